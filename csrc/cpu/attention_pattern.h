@@ -1,0 +1,114 @@
+/* Which rows see which: dilated attention cut into strips.
+ *
+ * A strip is the rows of one segment that take part on one level and head: J rows, `step` apart.
+ * Inside it attention is ordinary, query j against all keys, or keys 0..j when causal. Rows are
+ * counted through the whole batch, b * N + n; a sequence is a batch item, the part of it that
+ * `lengths` leaves, or a document of `cu_seqlens`. */
+#ifndef LNET_CPU_ATTENTION_PATTERN_H
+#define LNET_CPU_ATTENTION_PATTERN_H
+
+#include "ops/dilated_attention.h"
+
+struct attention_pattern {
+    const struct lnet_dilation *dilation;
+    int64_t batch, rows, heads, kv_heads, width; /* B, N, H, Hk, D */
+    int64_t sequences;
+};
+
+struct attention_sequence {
+    int64_t batch_item;
+    int64_t begin;  /* row of the batch */
+    int64_t length; /* rows */
+};
+
+struct attention_strip {
+    int64_t first;     /* row of the batch that its row 0 is */
+    int64_t step;      /* r */
+    int64_t count;     /* J */
+    int64_t zero_keys; /* keys of zeros beside the J */
+    int64_t start;     /* first row of the segment, counted from row 0 of the batch item */
+    int64_t level;
+};
+
+static inline int64_t ceil_div(int64_t a, int64_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }
+
+static inline int64_t round_up(int64_t a, int64_t multiple) {
+    return ceil_div(a, multiple) * multiple;
+}
+
+static inline int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline int64_t max_int(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* q (B, N, H, D), k (B, N, Hk, D) */
+static inline struct attention_pattern
+attention_pattern_of(const struct lnet_dilation *dilation, const lnet_tensor *q,
+                     const lnet_tensor *k) {
+    return (struct attention_pattern){
+        .dilation = dilation,
+        .batch = q->shape[0],
+        .rows = q->shape[1],
+        .heads = q->shape[2],
+        .kv_heads = k->shape[2],
+        .width = q->shape[3],
+        .sequences = dilation->cu_seqlens != NULL ? dilation->cu_seqlens->shape[0] - 1 : q->shape[0],
+    };
+}
+
+static inline struct attention_sequence
+attention_sequence_at(const struct attention_pattern *pattern, int64_t index) {
+    const struct lnet_dilation *dilation = pattern->dilation;
+    if (dilation->cu_seqlens != NULL) {
+        const int64_t *begin = dilation->cu_seqlens->data;
+        return (struct attention_sequence){0, begin[index], begin[index + 1] - begin[index]};
+    }
+    const int64_t *lengths = dilation->lengths != NULL ? dilation->lengths->data : NULL;
+    return (struct attention_sequence){index, index * pattern->rows,
+                                       lengths != NULL ? lengths[index] : pattern->rows};
+}
+
+/* The first sequence that ends after `row`, or the number of sequences. */
+static inline int64_t attention_sequence_after(const struct attention_pattern *pattern,
+                                               int64_t row) {
+    int64_t low = 0, high = pattern->sequences;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        struct attention_sequence sequence = attention_sequence_at(pattern, middle);
+        if (sequence.begin + sequence.length > row)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+static inline int64_t longest_sequence(const struct attention_pattern *pattern) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < pattern->sequences; i++)
+        longest = max_int(longest, attention_sequence_at(pattern, i).length);
+    return longest;
+}
+
+/* The rows of segment `segment` that take part on a level; a segment may have none. */
+static inline struct attention_strip attention_strip_of(const struct attention_pattern *pattern,
+                                                        struct attention_sequence sequence,
+                                                        int64_t level, int64_t segment,
+                                                        int64_t head) {
+    const struct lnet_dilation *dilation = pattern->dilation;
+    int64_t w = min_int(dilation->segment_lengths.items[level], sequence.length);
+    int64_t r = dilation->dilation_rates.items[level];
+    int64_t s = lnet_head_offset(dilation->offsets, head, pattern->heads, r);
+    int64_t begin = sequence.begin + segment * w;
+    int64_t real = min_int(w, sequence.length - segment * w);
+    int64_t count = ceil_div(real - s, r);
+    return (struct attention_strip){
+        .first = begin + s,
+        .step = min_int(r, w), /* a longer step has one row at most: keep products small */
+        .count = count,
+        .zero_keys = dilation->zero_keys && !dilation->causal ? ceil_div(w, r) - count : 0,
+        .start = begin - sequence.batch_item * pattern->rows,
+        .level = level,
+    };
+}
+
+#endif

@@ -1,0 +1,129 @@
+/* Forward dilated attention: the levels one after another over the same online softmax.
+ *
+ * The unit of work is a block of consecutive rows on one head. Between levels its rows' sums rest in
+ * scratch memory, so each level goes on where the one before stopped. */
+#include "ops/dilated_attention.h"
+
+#include "cpu/attention_forward.h"
+#include "cpu/cpu.h"
+
+enum { UNITS_PER_THREAD = 8 }; /* blocks become smaller to have as many, */
+#define MAX_UNIT_WORK 1.6e10   /* and to end within a second or so: pairs times D */
+
+/* Does something with queries [begin, end) of a strip. */
+typedef void visitor(struct forward_unit *unit, const struct attention_strip *strip, int64_t begin,
+                     int64_t end);
+
+/* Gives the queries a slot each, unless an earlier level did. */
+static void give_slots(struct forward_unit *unit, const struct attention_strip *strip,
+                       int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j++) {
+        int32_t *slot = &unit->slot[strip->first + j * strip->step - unit->begin];
+        if (*slot >= 0) continue;
+        *slot = unit->slots++;
+        unit->top[*slot] = -INFINITY;
+        unit->total[*slot] = unit->zeros[*slot] = 0;
+    }
+}
+
+static void attend_queries(struct forward_unit *unit, const struct attention_strip *strip,
+                           int64_t begin, int64_t end) {
+    int64_t group = unit->job->group * LANES;
+    for (int64_t j = begin; j < end; j += group)
+        attend_group(unit, strip, j, min_int(end, j + group));
+}
+
+/* Every level of one sequence for the rows of the unit that lie in it. */
+static void visit_sequence(struct forward_unit *unit, struct attention_sequence sequence,
+                           visitor *visit) {
+    const struct attention_pattern *pattern = &unit->job->pattern;
+    int64_t begin = max_int(unit->begin, sequence.begin);
+    int64_t end = min_int(unit->end, sequence.begin + sequence.length);
+    const lnet_int64_list lengths = pattern->dilation->segment_lengths;
+    for (int64_t level = 0; begin < end && level < lengths.count; level++) {
+        int64_t w = min_int(lengths.items[level], sequence.length);
+        int64_t last = (end - 1 - sequence.begin) / w;
+        for (int64_t segment = (begin - sequence.begin) / w; segment <= last; segment++) {
+            struct attention_strip strip =
+                attention_strip_of(pattern, sequence, level, segment, unit->head);
+            visit(unit, &strip, ceil_div(begin - strip.first, strip.step),
+                  min_int(strip.count, ceil_div(end - strip.first, strip.step)));
+        }
+    }
+}
+
+static void visit_unit(struct forward_unit *unit, visitor *visit) {
+    const struct attention_pattern *pattern = &unit->job->pattern;
+    int64_t i = attention_sequence_after(pattern, unit->begin);
+    for (; i < pattern->sequences; i++) {
+        struct attention_sequence sequence = attention_sequence_at(pattern, i);
+        if (sequence.begin >= unit->end) break;
+        visit_sequence(unit, sequence, visit);
+    }
+}
+
+/* Units [begin, end); heads change fastest, and later blocks, which see more, come first. */
+static lnet_status attend_units(void *context, int64_t begin, int64_t end, int worker) {
+    const struct forward *job = context;
+    const struct attention_pattern *pattern = &job->pattern;
+    struct ahead ahead = {0};
+    struct forward_unit unit = {.ahead = &ahead};
+    forward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
+    memset(unit.blank, 0, (size_t)pattern->width * sizeof(float));
+    for (int64_t i = begin; i < end; i++) {
+        int64_t block = job->blocks - 1 - i / pattern->heads % job->blocks;
+        unit.head = i % pattern->heads;
+        unit.batch_item = i / pattern->heads / job->blocks;
+        unit.begin = unit.batch_item * pattern->rows + block * job->block_rows;
+        unit.end = min_int(unit.begin + job->block_rows, (unit.batch_item + 1) * pattern->rows);
+        memset(unit.slot, 0xFF, (size_t)(unit.end - unit.begin) * sizeof *unit.slot);
+        unit.slots = 0;
+        visit_unit(&unit, give_slots);
+        visit_unit(&unit, attend_queries);
+        finish_rows(&unit);
+    }
+    return LNET_OK;
+}
+
+/* Rows of a block: `group` tiles on the sparsest level, unless that makes too few blocks, or
+ * blocks that take too long. */
+static int64_t choose_block_rows(const struct forward *job) {
+    const struct lnet_dilation *dilation = job->pattern.dilation;
+    int64_t longest = longest_sequence(&job->pattern), sparsest = 1;
+    double keys = 0; /* that a row sees, at most */
+    for (int64_t i = 0; i < dilation->segment_lengths.count; i++) {
+        int64_t w = min_int(dilation->segment_lengths.items[i], longest);
+        int64_t r = dilation->dilation_rates.items[i];
+        sparsest = max_int(sparsest, min_int(r, max_int(w, 1)));
+        keys += (double)w / (double)r / (double)r;
+    }
+    int64_t units = (int64_t)UNITS_PER_THREAD * lnet_num_threads();
+    int64_t rows = job->group * LANES * sparsest;
+    while (rows > LANES && (job->pattern.batch * job->pattern.heads *
+                                    ceil_div(job->pattern.rows, rows) < units ||
+                            (rows > job->group * LANES && keys * (double)(rows * job->pattern.width) > MAX_UNIT_WORK)))
+        rows = ceil_div(rows, 2);
+    return max_int(rows, LANES);
+}
+
+lnet_status LNET_CPU(dilated_attention)(const struct lnet_dilated_attention_args *args,
+                                        lnet_stream *stream) {
+    (void)stream;
+    lnet_status status;
+    struct forward job = {.args = args,
+                          .pattern = attention_pattern_of(&args->dilation, args->q, args->k),
+                          .scale = (float)args->dilation.scale * LOG2E};
+    struct forward_unit unit;
+    int64_t group = GROUP_FLOATS / (job.pattern.width * LANES);
+    job.group = max_int(1, min_int(MAX_GROUP, group));
+    job.block_rows = choose_block_rows(&job);
+    job.blocks = ceil_div(job.pattern.rows, job.block_rows);
+    job.scratch_floats = forward_lay_out(&unit, &job, NULL);
+    LNET_TRY(lnet_alloc((void **)&job.scratch,
+                        lnet_num_threads() * job.scratch_floats * (int64_t)sizeof(float)));
+    LNET_TRY(lnet_parallel_for(job.pattern.batch * job.pattern.heads * job.blocks, 1, attend_units,
+                               &job));
+fail:
+    lnet_free(job.scratch);
+    return status;
+}

@@ -1,0 +1,31 @@
+#include "ops/rms_norm.h"
+
+#include "lnet/check.h"
+
+static lnet_status check_rms_norm(const char *op, const struct lnet_rms_norm_args *args) {
+    lnet_status status;
+    LNET_TRY(lnet_check_dtype(op, "x", args->x, LNET_IS_FLOAT));
+    LNET_TRY(lnet_check_same(op, args->x, "y", args->y));
+    LNET_TRY(lnet_check_vector(op, args->x, "weight", args->weight));
+    LNET_TRY(lnet_check_row_statistic(op, args->x, "rstd", args->rstd));
+fail:
+    return status;
+}
+
+static lnet_status check_rms_norm_backward(const char *op,
+                                           const struct lnet_rms_norm_backward_args *args) {
+    lnet_status status;
+    LNET_TRY(lnet_check_dtype(op, "x", args->x, LNET_IS_FLOAT));
+    LNET_TRY(lnet_check_same(op, args->x, "dx", args->dx));
+    LNET_TRY(lnet_check_same(op, args->x, "dy", args->dy));
+    LNET_TRY(lnet_check_vector(op, args->x, "weight", args->weight));
+    LNET_TRY(lnet_check_vector(op, args->x, "dweight", args->dweight));
+    LNET_TRY(lnet_check_row_statistic(op, args->x, "rstd", args->rstd));
+fail:
+    return status;
+}
+
+LNET_DEFINE_OP(rms_norm, LNET_FIELD(y), LNET_FIELD(rstd), LNET_FIELD(x), LNET_FIELD(weight),
+               LNET_FIELD(eps));
+LNET_DEFINE_OP(rms_norm_backward, LNET_FIELD(dx), LNET_FIELD(dweight), LNET_FIELD(dy),
+               LNET_FIELD(x), LNET_FIELD(weight), LNET_FIELD(rstd));
