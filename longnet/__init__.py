@@ -1,0 +1,67 @@
+"""LongNet: dilated attention and long-sequence training in C and CUDA over NumPy buffers."""
+
+from importlib import import_module
+
+from longnet import errors
+from longnet._core import (
+    Event,
+    Stream,
+    Tensor,
+    empty_cache,
+    memory_stats,
+    num_threads,
+    reset_peak_memory,
+    set_num_threads,
+    synchronize,
+)
+from longnet.attention import DilatedAttention
+from longnet.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    DTypeError,
+    LongNetError,
+    OutOfMemoryError,
+    ShapeError,
+)
+
+__version__ = "0.1.0"
+
+# Imported when first asked for, so that `import longnet` stays quick.
+_LAZY = {
+    "Config": "longnet.config",
+    "LongNet": "longnet.model",
+    "Trainer": "longnet.train",
+}
+
+__all__ = [
+    "CheckpointError",
+    "Config",
+    "ConfigError",
+    "DTypeError",
+    "DataError",
+    "DeviceError",
+    "DilatedAttention",
+    "Event",
+    "LongNet",
+    "LongNetError",
+    "OutOfMemoryError",
+    "ShapeError",
+    "Stream",
+    "Tensor",
+    "Trainer",
+    "empty_cache",
+    "errors",
+    "memory_stats",
+    "num_threads",
+    "reset_peak_memory",
+    "set_num_threads",
+    "synchronize",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'longnet' has no attribute {name!r}")

@@ -1,0 +1,7 @@
+"""``python -m longnet`` is the command ``longnet``."""
+
+import sys
+
+from longnet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,277 @@
+"""The tape: what was computed, in order, so that gradients can be computed backwards.
+
+An op of `longnet.functional` computes its result and calls `record` with a function that maps the
+gradient of the result to those of its inputs. `Variable.backward` calls these functions from the
+last one recorded to the first, adds up the gradients that meet at one place, and drops every
+record behind it, so that memory is returned while the walk goes on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
+from typing import Any
+
+from longnet import random
+from longnet._core import Tensor, ops
+from longnet.errors import LongNetError, ShapeError
+
+# Gradient of a result -> gradients of the inputs; None where none is wanted.
+Backward = Callable[[Tensor], Sequence[Tensor | None]]
+
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+_order = count()
+
+
+class Node:
+    """One op on the tape.
+
+    Attributes
+    ----------
+    order : int
+        Counts upwards; a node comes after all that it depends on.
+    inputs : tuple of Node, Variable or None
+        Where gradients of the inputs go: the node that computed one, the variable itself where it
+        is a leaf, None where no gradient is wanted.
+    backward : callable or None
+        None once the walk has passed.
+    passes : bool
+        Whether `backward` may return its argument, or a view of it, or one tensor twice.
+    """
+
+    __slots__ = ("backward", "inputs", "order", "passes")
+
+    def __init__(self, inputs: Sequence[Variable], backward: Backward, passes: bool) -> None:
+        self.order = next(_order)
+        self.inputs = tuple(x._target() for x in inputs)
+        self.backward: Backward | None = backward
+        self.passes = passes
+
+
+class Variable:
+    """A tensor that may have a gradient.
+
+    Parameters
+    ----------
+    data : Tensor
+        The value.
+    requires_grad : bool
+        Whether `backward` shall leave a gradient in `grad`.
+
+    Attributes
+    ----------
+    data : Tensor
+    requires_grad : bool
+        Also true of what was computed from a variable that requires one.
+    grad : Tensor or None
+        Sum of the gradients of all `backward` calls since it was last None; of the shape and dtype
+        of `data`. Only variables that were not computed have one.
+    """
+
+    __slots__ = ("_node", "data", "grad", "requires_grad")
+
+    def __init__(self, data: Tensor, requires_grad: bool = False) -> None:
+        self.data = data
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None
+        self._node: Node | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements along each dimension."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> str:
+        """The tensor's dtype, such as 'float32'."""
+        return self.data.dtype
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.dtype} {self.shape} on {self.data.device}>"
+
+    def item(self) -> float:
+        """Return the one element as a Python number."""
+        return self.data.item()
+
+    def backward(self, gradient: Tensor | None = None) -> None:
+        """Add the gradient of this variable to `grad` of all leaves it was computed from.
+
+        The records are dropped on the way: another call needs another forward pass.
+
+        Parameters
+        ----------
+        gradient : Tensor, optional
+            Of what is differentiated with respect to this variable, of its shape and dtype; 1 by
+            default, which needs a variable of one element.
+
+        Raises
+        ------
+        LongNetError
+            Nothing was recorded, or the records were dropped by an earlier call.
+        ShapeError
+            `gradient` has another shape, or is missing.
+        """
+        if not self.requires_grad:
+            raise LongNetError(
+                "backward: the variable requires no gradient, expected one that was computed "
+                "outside no_grad() from variables that do"
+            )
+        if gradient is None:
+            if self.data.size != 1:
+                raise ShapeError(f"backward: shape {self.shape} and no gradient, expected one")
+            gradient = Tensor.empty(self.shape, self.dtype, self.data.device)
+            ops.fill(gradient, 1.0)
+        elif gradient.shape != self.shape:
+            raise ShapeError(f"backward: gradient of shape {gradient.shape}, expected {self.shape}")
+        if self._node is None:
+            self._accumulate(gradient, owned=False)
+        else:
+            _walk(self._node, gradient)
+
+    def _target(self) -> Node | Variable | None:
+        if not self.requires_grad:
+            return None
+        return self if self._node is None else self._node
+
+    def _accumulate(self, gradient: Tensor, owned: bool) -> None:
+        if gradient.shape != self.shape:
+            raise ShapeError(f"gradient of shape {gradient.shape}, expected {self.shape}")
+        if self.grad is None:
+            self.grad = gradient if owned else gradient.copy()
+        else:
+            ops.add(self.grad, self.grad, gradient, 1.0)
+
+
+class _Pending:
+    """The gradient of one node's result, as far as it has been summed."""
+
+    __slots__ = ("gradient", "owned")
+
+    def __init__(self, gradient: Tensor, owned: bool) -> None:
+        self.gradient = gradient
+        self.owned = owned  # whether nothing else holds the tensor, so that it may be overwritten
+
+    def add(self, gradient: Tensor, owned: bool) -> None:
+        if self.owned:
+            total = self.gradient
+        elif owned:
+            total = gradient
+        else:
+            total = Tensor.empty(gradient.shape, gradient.dtype, gradient.device)
+        ops.add(total, self.gradient, gradient, 1.0)
+        self.gradient, self.owned = total, True
+
+
+def _walk(root: Node, gradient: Tensor) -> None:
+    """Visit the nodes below `root`, the latest first, so that no gradient is passed on unsummed."""
+    pending = {root: _Pending(gradient, owned=False)}
+    queue = [(-root.order, root)]
+    while queue:
+        node = heapq.heappop(queue)[1]
+        for target in _visit(node, pending):
+            heapq.heappush(queue, (-target.order, target))
+
+
+def _visit(node: Node, pending: dict[Node, _Pending]) -> Iterator[Node]:
+    """Pass a node's gradient on; yield the nodes that got their first."""
+    if node.backward is None:
+        raise LongNetError(
+            "backward: the graph was freed by an earlier backward(), expected a new forward pass"
+        )
+    gradients = node.backward(pending.pop(node).gradient)
+    targets, node.inputs, node.backward = node.inputs, (), None
+    for target, gradient in zip(targets, gradients, strict=True):
+        if target is None or gradient is None:
+            continue
+        if isinstance(target, Variable):
+            target._accumulate(gradient, owned=not node.passes)
+        elif target in pending:
+            pending[target].add(gradient, owned=not node.passes)
+        else:
+            pending[target] = _Pending(gradient, owned=not node.passes)
+            yield target
+
+
+def record(
+    data: Tensor, inputs: Sequence[Variable], backward: Backward, *, passes: bool = False
+) -> Variable:
+    """Make the variable an op returns.
+
+    Parameters
+    ----------
+    data : Tensor
+        The op's result.
+    inputs : sequence of Variable
+        What it was computed from.
+    backward : callable
+        Maps the gradient of `data`, which it must not write to, to one gradient per input.
+    passes : bool
+        Whether `backward` may return its argument, or a view of it, or one tensor twice; any other
+        tensor it returns must be new.
+
+    Returns
+    -------
+    Variable
+        On the tape if an input requires a gradient and recording is on.
+    """
+    out = Variable(data)
+    if _recording.get() and any(x.requires_grad for x in inputs):
+        out.requires_grad = True
+        out._node = Node(inputs, backward, passes)
+    return out
+
+
+def is_recording() -> bool:
+    """Whether ops are recorded."""
+    return _recording.get()
+
+
+@contextmanager
+def _set_recording(recording: bool) -> Iterator[None]:
+    token = _recording.set(recording)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def no_grad() -> Any:
+    """Return a context manager inside which nothing is recorded."""
+    return _set_recording(False)
+
+
+def checkpoint(fn: Callable[..., Variable], *variables: Variable) -> Variable:
+    """Compute ``fn(*variables)`` and keep only `variables`, not what `fn` would have recorded.
+
+    The backward pass computes `fn` again, with the same seeds of dropout, and differentiates that.
+    The leaves used inside `fn` get their gradients too.
+
+    Parameters
+    ----------
+    fn : callable
+        Returns one variable and has no effect but that, so that it may be called twice.
+    *variables : Variable
+        Its arguments. What `fn` reaches in another way must be leaves, such as parameters.
+    """
+    if not _recording.get():
+        return fn(*variables)
+    seeds = random.current().copy()
+    with no_grad():
+        result = Variable(fn(*variables).data)
+    arguments = [(x.data, x.requires_grad) for x in variables]
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        again = [Variable(data, requires_grad) for data, requires_grad in arguments]
+        with random.use(seeds), _set_recording(True):
+            out = fn(*again)
+            if out.requires_grad:
+                out.backward(gradient)
+        return [x.grad for x in again]
+
+    # Parameters inside fn want gradients whether or not the arguments do.
+    result.requires_grad = True
+    result._node = Node(variables, backward, passes=False)
+    return result

@@ -1,0 +1,1 @@
+"""Measurements that are more than a test: one module a claim."""

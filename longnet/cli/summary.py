@@ -1,0 +1,58 @@
+"""What ``longnet train`` prints when the training is done."""
+
+from __future__ import annotations
+
+import math
+
+from longnet.evaluate import NgramBits, ngram_bits_per_byte
+from longnet.generate import generate
+from longnet.train import LOSS_CURVE, METRICS, Outcome, Trainer, plot_loss, read_metrics
+
+_NGRAM_TOKENS = 1 << 24  # the baselines have long seen enough then
+_PROMPT_TOKENS = 128
+_NEW_TOKENS = 256
+_MARK = "\N{BLACK RIGHT-POINTING TRIANGLE}"
+
+
+def print_summary(trainer: Trainer, outcome: Outcome) -> None:
+    """Print how good the model is beside n-grams, text that it writes, and where its files lie."""
+    data = trainer.data
+    evaluation = outcome.evaluation or trainer.evaluate()
+    with trainer.clock("n-grams"):
+        ngrams = _ngrams(trainer)
+    bits = evaluation.bits_per_byte
+    unit = "bits per byte" if bits is not None else "bits per token"
+    amount = f"{data.num_bytes:,} bytes" if bits is not None else f"{data.targets.size:,} tokens"
+    bits = evaluation.loss / math.log(2) if bits is None else bits
+    print(
+        f"\n{unit} of {amount} of validation data:\n"
+        f"  unigram  {ngrams.unigram:.3f}\n"
+        f"  bigram   {ngrams.bigram:.3f}\n"
+        f"  longnet  {bits:.3f}   (perplexity {evaluation.perplexity:.2f} a token)"
+    )
+
+    prompt = data.inputs[0, :_PROMPT_TOKENS]
+    with trainer.clock("generation"):
+        written = generate(trainer.model, prompt, _NEW_TOKENS, temperature=0.8, top_p=0.95)
+    print(f"\nvalidation text, and how longnet goes on after {_MARK}:\n")
+    print(_quoted(data.decode(prompt) + _MARK + data.decode(written)))
+
+    curve = trainer.out_dir / LOSS_CURVE
+    baselines = ngrams._asdict() if data.is_bytes else {}
+    plot_loss(read_metrics(trainer.out_dir / METRICS), curve, baselines)
+    print(
+        f"\nloss curve  {curve}\ncheckpoint  {outcome.checkpoint}\n"
+        f"time        {trainer.clock.summary()}"
+    )
+
+
+def _ngrams(trainer: Trainer) -> NgramBits:
+    data = trainer.data
+    tokens = data.train.read(0, min(len(data.train), _NGRAM_TOKENS))
+    return ngram_bits_per_byte(tokens, data.inputs, data.targets, data.vocab_size, data.num_bytes)
+
+
+def _quoted(text: str) -> str:
+    """`text` set off from what surrounds it, without what would move a terminal's cursor."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.expandtabs(4))
+    return "\n".join(f"  | {line}" for line in shown.split("\n"))

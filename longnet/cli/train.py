@@ -1,0 +1,158 @@
+"""Train a model; without options a small one, on the source code of Python's standard library."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longnet.config import RunConfig
+    from longnet.train import Outcome, Trainer
+
+HELP = "train a model; without options, a small one on Python's standard library"
+
+# The end of an out_dir that stands for a number: of a new folder, or of the last one on --resume.
+_NUMBERED = "-NNN"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the options of the command."""
+    parser.add_argument("--config", metavar="FILE", help="settings, a .toml or .json file")
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="where settings come from that nothing else gives: demo (the default without "
+        "--config), 125m, 350m, 760m, 2.7b",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="one setting, such as train.steps=100; may be given many times",
+    )
+    parser.add_argument(
+        "--out-dir",
+        metavar="FOLDER",
+        help=f"short for --set train.out_dir=FOLDER; {_NUMBERED} at its end becomes a new number, "
+        f"with --resume the last one (default: runs/PRESET{_NUMBERED})",
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="PATH",
+        nargs="?",
+        const="",
+        help="go on from a run's folder or from one checkpoint, with its settings unless others "
+        "are given (default: the latest in the folder that --out-dir names)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, and say what came out; return the exit code."""
+    from longnet.train import Trainer, read_checkpoint, saved_config
+
+    checkpoint = None
+    if options.resume is None:
+        config = _settings(options, _base(options))
+    else:
+        folder = options.resume or _last(_settings(options, _base(options)).train.out_dir)
+        checkpoint = read_checkpoint(folder)
+        config = _settings(options, saved_config(checkpoint))
+        if not options.resume:
+            config = config.merge({"train": {"out_dir": str(checkpoint.path.parent)}})
+    with _numbered_folder(config) as config:
+        trainer = Trainer(config, resume=checkpoint)
+        _introduce(trainer)
+        outcome = trainer.train()
+    return _conclude(trainer, outcome)
+
+
+def _base(options: argparse.Namespace) -> RunConfig:
+    """The settings that a configuration file and single settings replace."""
+    from longnet.config import RunConfig
+
+    preset = options.preset or (None if options.config else "demo")
+    config = RunConfig() if preset is None else RunConfig.preset(preset)
+    return config.merge({"train": {"out_dir": config.train.out_dir + _NUMBERED}})
+
+
+def _settings(options: argparse.Namespace, base: RunConfig) -> RunConfig:
+    """All settings of the command line laid over `base`."""
+    config = type(base).load(options.config, base=base) if options.config else base
+    config = config.override(options.set)
+    if options.out_dir is not None:
+        config = config.merge({"train": {"out_dir": options.out_dir}})
+    return config
+
+
+@contextmanager
+def _numbered_folder(config: RunConfig) -> Iterator[RunConfig]:
+    """Put a new folder's name in the place of one that ends in -NNN, and make the folder."""
+    stem = config.train.out_dir.removesuffix(_NUMBERED)
+    if stem == config.train.out_dir:
+        yield config
+        return
+    while True:
+        folder = Path(f"{stem}-{_numbers(stem)[-1] + 1:03}")
+        with contextlib.suppress(FileExistsError):  # another run was quicker
+            folder.mkdir(parents=True)
+            break
+    try:
+        yield config.merge({"train": {"out_dir": str(folder)}})
+    finally:
+        with contextlib.suppress(OSError):  # stays unless it is empty
+            folder.rmdir()
+
+
+def _last(out_dir: str) -> str:
+    """The folder that `out_dir` names, with the highest number in the place of -NNN."""
+    stem = out_dir.removesuffix(_NUMBERED)
+    number = _numbers(stem)[-1]
+    return f"{stem}-{number:03}" if number and stem != out_dir else out_dir
+
+
+def _numbers(stem: str) -> list[int]:
+    """The numbers of the folders that are called `stem` and a number, after a 0; sorted."""
+    pattern = re.compile(rf"{re.escape(Path(stem).name)}-(\d+)", re.ASCII)
+    parent = Path(stem).parent
+    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
+    return sorted([0, *(int(match[1]) for name in names if (match := pattern.fullmatch(name)))])
+
+
+def _introduce(trainer: Trainer) -> None:
+    import longnet
+
+    train, model, data = trainer.config.train, trainer.config.model, trainer.data
+    lengths, rates = model.levels(0)
+    levels = " ".join(f"{w}/{r}" for w, r in zip(lengths, rates, strict=True))
+    per_step = train.batch_size * train.accumulate * train.sequence_length
+    print(
+        f"model  {trainer.model.num_parameters():,} parameters, {model.num_layers} layers of "
+        f"{model.embed_dim}, {model.mixer} attention {levels}\n"
+        f"data   {len(data.train):,} tokens ({data.tokenizer.name}), "
+        f"{data.targets.size:,} for validation\n"
+        f"run    {trainer.out_dir}: steps {trainer.step} to {train.steps} of {per_step:,} tokens, "
+        f"length {train.sequence_length:,}, {longnet.num_threads()} threads",
+        flush=True,
+    )
+
+
+def _conclude(trainer: Trainer, outcome: Outcome) -> int:
+    if outcome.stopped_by is not None:
+        print(
+            f"longnet: stopped by {outcome.stopped_by.name} after step {trainer.step} of "
+            f"{trainer.config.train.steps}, saved {outcome.checkpoint}; go on with: "
+            f"longnet train --resume {trainer.out_dir}",
+            file=sys.stderr,
+        )
+        return 128 + outcome.stopped_by
+    from longnet.cli.summary import print_summary
+
+    print_summary(trainer, outcome)
+    return 0

@@ -1,0 +1,5 @@
+"""Evaluation: what a model's figures are to be read against."""
+
+from longnet.evaluate.ngram import NgramBits, ngram_bits_per_byte
+
+__all__ = ["NgramBits", "ngram_bits_per_byte"]

@@ -1,0 +1,18 @@
+"""Training: the loop, its record, its checkpoints, and what a person sees of it."""
+
+from longnet.train.metrics import read_metrics
+from longnet.train.plot import plot_loss
+from longnet.train.state import read_checkpoint, saved_config
+from longnet.train.trainer import LOSS_CURVE, METRICS, DivergenceError, Outcome, Trainer
+
+__all__ = [
+    "LOSS_CURVE",
+    "METRICS",
+    "DivergenceError",
+    "Outcome",
+    "Trainer",
+    "plot_loss",
+    "read_checkpoint",
+    "read_metrics",
+    "saved_config",
+]

@@ -1,0 +1,108 @@
+"""A run's checkpoints: where they lie, what they hold, which of them a run may go on from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longnet.checkpoint import Checkpoint, latest, load, load_latest
+from longnet.config import RunConfig
+from longnet.errors import CheckpointError, ConfigError
+
+KEYS = ("config", "tokenizer", "data", "random", "optimizer", "tokens", "seconds")
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint that a `Trainer` saved, and check it.
+
+    Parameters
+    ----------
+    path : path
+        The checkpoint's own folder, or the folder of a run, of which the latest is meant.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, it is damaged, or something else than a `Trainer` saved it.
+    """
+    path = Path(path)
+    is_one = path.name.startswith("step-") or (path / "manifest.json").exists()
+    checkpoint = load(path) if is_one else load_latest(path)
+    missing = [key for key in KEYS if key not in checkpoint.state]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.path}: found no {missing[0]!r} in its state, expected a training run's"
+        )
+    return checkpoint
+
+
+def saved_config(checkpoint: Checkpoint) -> RunConfig:
+    """The settings of the run that saved a checkpoint, to be continued in the folder it lies in.
+
+    Raises
+    ------
+    ConfigError
+        This version does not know them.
+    """
+    config = RunConfig.from_dict(checkpoint.state["config"])
+    return config.merge({"train": {"out_dir": str(checkpoint.path.parent)}})
+
+
+def check_folder(config: RunConfig, resume: Checkpoint | None) -> None:
+    """Refuse to train where checkpoints lie that the run did not start from.
+
+    Raises
+    ------
+    ConfigError
+        The message says what to do.
+    """
+    folder = Path(config.train.out_dir)
+    newest = latest(folder)
+    if newest is None:
+        return
+    if resume is None:
+        raise ConfigError(
+            f"train.out_dir: found the checkpoint {newest}, expected none: resume it "
+            f"(longnet train --resume {folder}) or choose another folder"
+        )
+    if newest.resolve() != resume.path.resolve():
+        raise ConfigError(
+            f"train.out_dir: found the checkpoint {newest}, expected none after {resume.path}: "
+            "move it away or choose another folder"
+        )
+
+
+def check_resumable(config: RunConfig, tokenizer: str, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that cannot be continued with these settings and this tokenizer.
+
+    Raises
+    ------
+    ConfigError
+        The model or the tokenizer differs, or the run would end before the checkpoint.
+    """
+    saved: Mapping[str, Any] = checkpoint.state["config"]["model"]
+    for key, value in config.model.to_dict().items():
+        if saved.get(key) != value:
+            raise ConfigError(
+                f"model.{key}: found {value!r}, expected {saved.get(key)!r} as {checkpoint.path}"
+            )
+    if checkpoint.state["tokenizer"] != tokenizer:
+        raise ConfigError(
+            f"data.tokenizer: found {tokenizer}, expected {checkpoint.state['tokenizer']} "
+            f"as {checkpoint.path}"
+        )
+    if checkpoint.step > config.train.steps:
+        raise ConfigError(
+            f"train.steps: found {config.train.steps}, expected at least {checkpoint.step}, "
+            f"the steps of {checkpoint.path}"
+        )
+
+
+def split_arrays(state: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of an optimizer's state, and the rest of it."""
+    arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+    return arrays, {key: value for key, value in state.items() if key not in arrays}
