@@ -1,0 +1,61 @@
+"""What every test file may use."""
+
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` need one. With LONGNET_REQUIRE_CUDA=1 importing longnet fails instead."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    from longnet import _core
+
+    available, reason, _ = _core.cuda_status()
+    for item in marked:
+        if not available:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that differ from test to test and are the same in every run."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs this Python with the arguments given and with environment variables as keywords."""
+    import longnet
+
+    path = os.pathsep.join([str(Path(longnet.__file__).parents[1]), str(TESTS)])
+
+    def run(*arguments: str, timeout: float = 120, **environment: str):
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    """Puts the number of CPU threads back after a test that changes it."""
+    import longnet
+
+    before = longnet.num_threads()
+    yield
+    longnet.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Naive NumPy references that the fast code is checked against; none of them imports longnet."""

@@ -1,0 +1,113 @@
+"""The LongNet decoder in NumPy float64: what a model with these weights computes.
+
+`config` is anything with the fields of a model's configuration; `weights` map its parameters' names
+to float64 arrays.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from reference import dilated_attention
+from reference.dilated_attention import Pattern
+
+Weights = Mapping[str, np.ndarray]
+
+
+def norm(config: Any, weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    """Layer norm or RMS norm over the last dimension."""
+    if config.norm == "rms_norm":
+        rms = np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps)
+        return x / rms * weights[f"{name}.weight"]
+    x = x - x.mean(-1, keepdims=True)
+    deviation = np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps)
+    return x / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def linear(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    """x W^T + b, where there is a b."""
+    return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
+
+
+def place(config: Any, x: np.ndarray, positions: np.ndarray, sign: int) -> np.ndarray:
+    """RoPE, or xPos as it is defined: its scale grows with the position without a bound."""
+    if config.position == "none":
+        return x
+    half = np.arange(x.shape[-1] // 2)
+    angle = positions[:, None] * config.position_base ** (-2.0 * half / x.shape[-1])
+    turn = np.exp(1j * angle)
+    if config.position == "xpos":
+        zeta = (2 * half / x.shape[-1] + 0.4) / 1.4
+        turn = turn * zeta ** (sign * positions[:, None] / config.xpos_scale_base)
+    pairs = (x[..., 0::2] + 1j * x[..., 1::2]) * turn[None, :, None]
+    return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
+
+
+def attention(
+    config: Any, weights: Weights, name: str, x: np.ndarray, levels: tuple, **sequences: Any
+) -> np.ndarray:
+    """The token mixer: projections, positions, dilated attention, the inner norm."""
+    (batch, n, dim), head_dim = x.shape, config.embed_dim // config.num_heads
+    positions = np.arange(float(n))
+    if sequences.get("cu_seqlens") is not None:
+        borders = np.asarray(sequences["cu_seqlens"])
+        positions = positions - borders[np.searchsorted(borders, np.arange(n), side="right") - 1]
+    q, k, v = (
+        linear(weights, f"{name}.{part}", x).reshape(batch, n, -1, head_dim)
+        for part in ("query", "key", "value")
+    )
+    q, k = place(config, q, positions, 1), place(config, k, positions, -1)
+    pattern = Pattern(*levels, offsets=config.offsets)
+    mixed = dilated_attention.forward(pattern, q, k, v, **sequences)[0].reshape(batch, n, dim)
+    if config.norm_placement == "sub":
+        mixed = norm(config, weights, f"{name}.inner_norm", mixed)
+    return linear(weights, f"{name}.out", mixed)
+
+
+def feed_forward(config: Any, weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    """fc2(norm(activation(fc1(x))))."""
+    h = linear(weights, f"{name}.fc1", x)
+    if config.activation == "swiglu":
+        gate = linear(weights, f"{name}.gate", x)
+        h = gate / (1 + np.exp(-gate)) * h
+    else:
+        h = 0.5 * h * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
+    if config.norm_placement == "sub":
+        h = norm(config, weights, f"{name}.norm", h)
+    return linear(weights, f"{name}.fc2", h)
+
+
+def logits(config: Any, weights: Weights, tokens: np.ndarray, **sequences: Any) -> np.ndarray:
+    """(B, N, V) of tokens (B, N); `sequences` are lengths or cu_seqlens."""
+    table = weights["embedding.weight"]
+    x = table[tokens] * math.sqrt(config.embed_dim)
+    for i in range(config.num_layers):
+        n = tokens.shape[1]
+        levels = ((n,), (1,)) if config.mixer == "dense" else config.levels(i)
+        h = norm(config, weights, f"blocks.{i}.mixer_norm", x)
+        x = x + attention(config, weights, f"blocks.{i}.mixer", h, levels, **sequences)
+        h = norm(config, weights, f"blocks.{i}.ffn_norm", x)
+        x = x + feed_forward(config, weights, f"blocks.{i}.ffn", h)
+    return norm(config, weights, "norm", x) @ weights.get("output", table).T
+
+
+def loss(
+    config: Any,
+    weights: Weights,
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    *,
+    lengths: np.ndarray | None = None,
+    cu_seqlens: np.ndarray | None = None,
+) -> float:
+    """Mean cross-entropy in nats of the targets that are not negative and lie inside `lengths`."""
+    x = logits(config, weights, tokens, lengths=lengths, cu_seqlens=cu_seqlens)
+    highest = x.max(-1, keepdims=True)
+    chances = x - highest - np.log(np.exp(x - highest).sum(-1, keepdims=True))
+    counts = targets >= 0
+    if lengths is not None:
+        counts = counts & (np.arange(tokens.shape[1]) < np.asarray(lengths)[:, None])
+    found = np.take_along_axis(chances, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+    return float(-found[counts].mean())

@@ -1,0 +1,35 @@
+"""Rotary position embedding and xPos; angles in long double, since positions may be large."""
+
+import numpy as np
+
+
+def positions(rows: int, start: int, cu_seqlens: np.ndarray | None) -> np.ndarray:
+    """Where each row of a sequence of packed documents stands: start, start + 1, ... in each."""
+    p = np.arange(rows)
+    if cu_seqlens is not None:
+        p -= np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
+    return start + p
+
+
+def rotary(
+    x: np.ndarray,
+    cu_seqlens: np.ndarray | None,
+    start: int,
+    base: float,
+    scale_base: float,
+    block: int,
+    inverse: bool,
+    sign: int,
+) -> np.ndarray:
+    """x (B, N, H, D) turned pair by pair, and stretched where scale_base is not 0."""
+    p = positions(x.shape[1], start, cu_seqlens)[:, None, None]  # (N, 1, 1)
+    share = 2 * np.arange(x.shape[3] // 2) / np.longdouble(max(x.shape[3], 1))  # 2i / D
+    angle = p * np.longdouble(base) ** -share
+    zoom = 1.0
+    if scale_base > 0:
+        zeta = (share.astype(float) + 0.4) / 1.4
+        zoom = zeta ** (sign * (p % block - block / 2) / scale_base)
+    c = zoom * np.cos(angle).astype(float)
+    s = zoom * np.sin(angle).astype(float) * (-1 if inverse else 1)
+    even, odd = x[..., ::2].astype(float), x[..., 1::2].astype(float)
+    return np.stack([even * c - odd * s, even * s + odd * c], axis=-1).reshape(x.shape)

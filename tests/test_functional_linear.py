@@ -1,0 +1,89 @@
+"""linear and embedding on the tape."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from gradients import check_op, variable
+
+import longnet
+from longnet import Tensor
+from longnet import functional as F
+from longnet.autograd import Variable
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (2, 3, 5), (4,)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear(rng, shape, bias):
+    arrays = [rng.standard_normal(s) for s in (shape, (6, shape[-1]), (6,))]
+
+    def reference(x, weight, b=0.0):
+        return x @ weight.T + b
+
+    check_op(F.linear, reference, arrays if bias else arrays[:2], rng)
+
+
+def test_linear_takes_no_product_that_nobody_wants(rng, monkeypatch):
+    products = []
+    actual = F.linear.__globals__["matmul"]
+
+    def counted(*args, **options):
+        products.append(options)
+        actual(*args, **options)
+
+    monkeypatch.setitem(F.linear.__globals__, "matmul", counted)
+    x = Variable(Tensor(rng.standard_normal((3, 4)).astype(np.float32)))
+    F.linear(x, variable(rng.standard_normal((2, 4)))).backward(Tensor.empty((3, 2)))
+    assert products == [{"transpose_b": True}, {"transpose_a": True}]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_linear_in_half_precision(rng, dtype):
+    x, weight, bias, dy = (
+        rng.standard_normal(s).astype(dtype) for s in ((5, 16), (3, 16), (3,), (5, 3))
+    )
+    inputs = [Variable(Tensor(a), requires_grad=True) for a in (x, weight, bias)]
+    y = F.linear(*inputs)
+    y.backward(Tensor(dy))
+    x64, weight64, dy64 = (a.astype(float) for a in (x, weight, dy))
+    expected = [
+        x64 @ weight64.T + bias.astype(float),
+        dy64 @ weight64,
+        dy64.T @ x64,
+        dy64.sum(0),
+    ]
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    for found, want in zip([y.data, *(v.grad for v in inputs)], expected, strict=True):
+        assert found.numpy().dtype == dtype
+        # rounded once as a product, once more with the bias
+        error = np.abs(found.numpy().astype(float) - want)
+        assert (error <= 2 * eps * (np.abs(want) + np.abs(want).max())).all()
+
+
+def test_linear_names_shapes_that_do_not_fit():
+    x, weight = variable(np.zeros((2, 3))), variable(np.zeros((4, 5)))
+    with pytest.raises(longnet.ShapeError, match=r"x \(2, 3\) and weight \(4, 5\)"):
+        F.linear(x, weight)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_embedding(rng, dtype):
+    tokens = rng.integers(0, 5, (3, 7)).astype(dtype)  # each row of the table several times
+    check_op(
+        lambda weight: F.embedding(tokens, weight, 3.0),
+        lambda weight: 3.0 * weight[tokens],
+        [rng.standard_normal((6, 4))],
+        rng,
+    )
+
+
+def test_embedding_of_a_strided_array(rng):
+    tokens = rng.integers(0, 5, (3, 8)).astype(np.int32)
+    table = variable(rng.standard_normal((5, 4)))
+    found = F.embedding(tokens[:, ::2], table)
+    np.testing.assert_array_equal(found.data.numpy(), table.data.numpy()[tokens[:, ::2]])
+
+
+@pytest.mark.parametrize("token", [-1, 5])
+def test_embedding_of_a_token_out_of_range(token):
+    with pytest.raises(longnet.LongNetError, match=rf"is {token}, expected 0 to 4"):
+        F.embedding(np.array([[0, token]], np.int32), variable(np.zeros((5, 4))))

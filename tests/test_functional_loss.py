@@ -1,0 +1,149 @@
+"""linear_cross_entropy: the mean over tokens that count, whatever the chunk."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from gradients import check_op, variable
+
+import longnet
+from longnet import Tensor
+from longnet import functional as F
+from longnet.autograd import Variable, no_grad
+
+
+def reference(x, weight, bias, targets, ignore_index=-100):
+    logits = x.reshape(-1, x.shape[-1]) @ weight.T + bias
+    targets = targets.reshape(-1)
+    counts = targets != ignore_index
+    highest = logits.max(axis=1)
+    lse = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+    losses = lse - logits[np.arange(len(targets)), np.where(counts, targets, 0)]
+    return losses[counts].mean()
+
+
+def problem(rng, shape=(2, 13), vocabulary=11, width=6):
+    arrays = [rng.standard_normal(s) for s in ((*shape, width), (vocabulary, width), (vocabulary,))]
+    targets = rng.integers(0, vocabulary, shape).astype(np.int32)
+    targets[rng.random(shape) < 0.3] = -100
+    targets.flat[0] = 3
+    return arrays, targets
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 13, 26, 1000])
+@pytest.mark.parametrize("bias", [False, True])
+def test_loss_and_gradients(rng, chunk, bias):
+    arrays, targets = problem(rng)
+    check_op(
+        lambda x, w, b=None: F.linear_cross_entropy(x, w, b, targets, chunk=chunk),
+        lambda x, w, b=0.0: reference(x, w, b, targets),
+        arrays if bias else arrays[:2],
+        rng,
+    )
+
+
+def test_int64_targets_and_another_ignore_index(rng):
+    arrays, targets = problem(rng)
+    targets = np.where(targets == -100, 7, targets).astype(np.int64)
+    check_op(
+        lambda x, w, b: F.linear_cross_entropy(x, w, b, targets, ignore_index=7),
+        lambda x, w, b: reference(x, w, b, targets, 7),
+        arrays,
+        rng,
+    )
+
+
+def test_forward_alone_gives_the_same_loss_and_keeps_nothing(rng):
+    arrays, targets = problem(rng)
+    inputs = [variable(a) for a in arrays]
+    loss = F.linear_cross_entropy(*inputs, targets, chunk=4)
+    with no_grad():
+        alone = F.linear_cross_entropy(*inputs, targets, chunk=4)
+    assert not alone.requires_grad
+    assert alone.item() == loss.item()
+
+
+def test_only_the_gradients_that_are_wanted(rng):
+    arrays, targets = problem(rng)
+    everything = [variable(a) for a in arrays]
+    F.linear_cross_entropy(*everything, targets).backward()
+    for i in range(3):
+        inputs = [
+            Variable(Tensor(a.astype(np.float32)), requires_grad=i == j)
+            for j, a in enumerate(arrays)
+        ]
+        F.linear_cross_entropy(*inputs, targets).backward()
+        for j, x in enumerate(inputs):
+            assert (x.grad is not None) == (i == j)
+        np.testing.assert_array_equal(inputs[i].grad.numpy(), everything[i].grad.numpy())
+
+
+def test_logits_never_exist_as_a_whole(rng):
+    tokens, vocabulary, width, chunk = 512, 1000, 8, 16
+    x, weight = (
+        variable(rng.standard_normal((tokens, width))),
+        variable(rng.standard_normal((vocabulary, width))),
+    )
+    targets = rng.integers(0, vocabulary, tokens).astype(np.int32)
+    before = longnet.memory_stats()["bytes"]
+    longnet.reset_peak_memory()
+    loss = F.linear_cross_entropy(x, weight, None, targets, chunk=chunk)
+    extra = longnet.memory_stats()["peak_bytes"] - before
+    loss.backward()
+    # a chunk of logits, the two gradients, one product waiting to be added, the losses
+    expected = 4 * (chunk * vocabulary + tokens * width + 2 * vocabulary * width + tokens)
+    assert extra < expected + 4096 < 4 * tokens * vocabulary
+
+
+def test_a_large_vocabulary_of_large_logits(rng):
+    arrays, targets = problem(rng, (3, 9), vocabulary=1003)
+    arrays[0] *= 100
+    check_op(
+        lambda x, w, b: F.linear_cross_entropy(x, w, b, targets),
+        lambda x, w, b: reference(x, w, b, targets),
+        arrays,
+        rng,
+        tolerance=5e-5,  # logits of some hundreds are themselves off by 3e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision(rng, dtype):
+    arrays, targets = problem(rng)
+    rounded = [a.astype(dtype) for a in arrays]
+    inputs = [Variable(Tensor(a), requires_grad=True) for a in rounded]
+    exact = [variable(a) for a in rounded]
+    loss = F.linear_cross_entropy(*inputs, targets, chunk=5)
+    expected = F.linear_cross_entropy(*exact, targets, chunk=5)
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    assert loss.dtype == "float32"
+    assert loss.item() == pytest.approx(expected.item(), abs=4 * eps)
+    loss.backward()
+    expected.backward()
+    for x, y in zip(inputs, exact, strict=True):
+        assert x.grad.numpy().dtype == dtype
+        error = np.abs(x.grad.numpy().astype(float) - y.grad.numpy()).max()
+        assert error < 4 * eps * np.abs(y.grad.numpy()).max()
+
+
+def test_scaled_loss(rng):
+    arrays, targets = problem(rng)
+    whole, part = ([variable(a) for a in arrays] for _ in range(2))
+    F.linear_cross_entropy(*whole, targets).backward()
+    F.linear_cross_entropy(*part, targets).backward(Tensor(np.array(0.25, np.float32)))
+    for x, y in zip(whole, part, strict=True):
+        np.testing.assert_allclose(y.grad.numpy(), 0.25 * x.grad.numpy(), rtol=1e-6)
+
+
+def test_errors_name_what_is_wrong(rng):
+    arrays, targets = problem(rng)
+    x, weight, bias = (variable(a) for a in arrays)
+    with pytest.raises(longnet.ShapeError, match=r"targets \(2, 12\), expected \(2, 13\)"):
+        F.linear_cross_entropy(x, weight, bias, targets[:, 1:])
+    with pytest.raises(longnet.ShapeError, match=r"x \(2, 13, 6\) and weight \(11, 5\)"):
+        F.linear_cross_entropy(x, variable(arrays[1][:, :5]), bias, targets)
+    with pytest.raises(longnet.ShapeError, match="chunk 0, expected at least 1"):
+        F.linear_cross_entropy(x, weight, bias, targets, chunk=0)
+    with pytest.raises(longnet.DataError, match="26 targets, all -100"):
+        F.linear_cross_entropy(x, weight, bias, np.full_like(targets, -100))
+    with pytest.raises(longnet.LongNetError, match=r"11\b"):
+        F.linear_cross_entropy(x, weight, bias, np.full_like(targets, 11))

@@ -1,0 +1,102 @@
+"""The op rotary against its reference."""
+
+import numpy as np
+import pytest
+from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, poison
+from reference.rotary import rotary
+
+import longnet
+
+ROPE = {"base": 10_000.0, "scale_base": 0.0, "block": 0, "sign": 1}
+XPOS = {"base": 10_000.0, "scale_base": 64.0, "block": 100, "sign": 1}
+
+
+def make(rng, shape=(2, 300, 3, 20), dtype=np.float32, cu_seqlens=None, start=0, **options):
+    x = rng.standard_normal(shape).astype(dtype)
+    inputs = {"x": x, "cu_seqlens": cu_seqlens, "start": start, **XPOS, "inverse": False, **options}
+    return Call("rotary", {"out": poison(*shape, dtype=dtype)}, inputs)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("options", [ROPE, XPOS, {**XPOS, "sign": -1, "inverse": True}])
+@pytest.mark.parametrize(
+    "shape", [(2, 300, 3, 20), (1, 1, 1, 2), (3, 129, 2, 48), (1, 0, 4, 64), (2, 3, 2, 0)]
+)
+def test_values(rng, shape, options, dtype):
+    call = make(rng, shape, dtype, **options)
+    assert_close(call()[0], rotary(**call.inputs))
+
+
+@pytest.mark.parametrize("options", [ROPE, XPOS])
+@pytest.mark.parametrize("start", [1, 12_345, 2**31 - 5, 2**40 - 150])
+def test_far_positions(rng, start, options):
+    call = make(rng, start=start, **options)
+    assert_close(call()[0], rotary(**call.inputs))
+
+
+@pytest.mark.parametrize("cu_seqlens", [[0, 300], [0, 0, 1, 1, 130, 131, 300, 300]])
+def test_documents(rng, cu_seqlens):
+    call = make(rng, (1, 300, 3, 20), cu_seqlens=np.array(cu_seqlens), start=7)
+    assert_close(call()[0], rotary(**call.inputs))
+
+
+def test_only_the_distance_counts(rng):
+    """q.k of two rows of one block is what it is at the positions 0 and their distance."""
+    q, k = rng.standard_normal((2, 1, 100, 1, 20)).astype(np.float32)
+    q[:], k[:] = q[:, :1], k[:, :1]
+    turned_q = make(rng, q.shape)(x=q, start=2**33 * 100)  # a multiple of the block
+    turned_k = make(rng, q.shape, sign=-1)(x=k, start=2**33 * 100)
+    scores = turned_q[0][0, :, 0].astype(float) @ turned_k[0][0, :, 0].T.astype(float)
+    for distance in (0, 1, 57):
+        diagonal = np.diagonal(scores, -distance)
+        assert np.ptp(diagonal) < 1e-5 * np.abs(scores).max()
+
+
+def test_inverse_is_the_gradient(rng):
+    call = make(rng, (1, 30, 2, 12))
+    dout = rng.standard_normal((1, 30, 2, 12))
+    inputs = {**call.inputs, "x": call.inputs["x"].astype(float)}
+    gradient = rotary(**{**inputs, "x": dout, "inverse": True})
+    assert_gradients(rotary, inputs, dout, {"x": gradient}, rng)
+
+
+def test_magnitude_is_bounded(rng):
+    call = make(rng, (1, 200_000, 1, 8), scale_base=512.0, block=32_768)
+    assert np.abs(call()[0]).max() < 10 * 0.2857 ** (-16_384 / 512)
+
+
+def test_in_place(rng):
+    call = make(rng)
+    place = call.inputs["x"].copy()
+    call(out=place, x=place)
+    assert np.array_equal(place, call()[0])
+
+
+BAD_VALUES = [
+    ({"start": -1}, "start is -1, expected 0 or more"),
+    ({"start": 2**63 - 29}, "start is 9223372036854775779, expected 0 or more, and"),
+    ({"base": 0.0}, "base is 0, expected more than 0"),
+    ({"base": np.nan}, "base is nan, expected a finite number"),
+    ({"scale_base": -2.0}, "scale_base is -2, expected 0 or more"),
+    ({"block": 0}, "block is 0, expected 1 or more"),
+    ({"sign": 0}, "sign is 0, expected 1 or -1"),
+    ({"cu_seqlens": np.array([0, 5])}, "cu_seqlens runs from 0 to 5, expected to rise from 0 to"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_VALUES)
+def test_bad_values(rng, change, message):
+    with pytest.raises(longnet.ConfigError, match=f"rotary: {message}"):
+        make(rng, (1, 30, 2, 4))(**change)
+
+
+def test_bad_shapes(rng):
+    with pytest.raises(longnet.ShapeError, match="x: head dim 5, expected an even number"):
+        make(rng, (1, 3, 2, 5))()
+    with pytest.raises(longnet.ShapeError, match="cu_seqlens with a batch of 2, expected"):
+        make(rng)(cu_seqlens=np.array([0, 300]))
+
+
+def test_contract(rng):
+    check_contract(make(rng))
+    check_contract(make(rng, (1, 300, 3, 20), cu_seqlens=np.array([0, 10, 300])))
