@@ -36,8 +36,7 @@ def collect() -> dict[str, Any]:
             "usable_processors": _usable_processors(),
         },
         "blas": {"name": blas.get("name"), "version": blas.get("version")},
-        "gpu": {"used": False, "reason": "built without the CUDA backend"},
-        "compiler": getattr(_core, "compiler", None),
+        "gpu": _gpu(),
     }
 
 
@@ -51,11 +50,15 @@ def describe(info: dict[str, Any]) -> str:
         "cpu": f"{cpu['instruction_set']} kernels, {cpu['threads']} threads on "
         f"{cpu['usable_processors']} processors",
         "blas": " ".join(filter(None, (blas["name"], blas["version"]))) or "unknown",
-        "gpu": "used" if gpu["used"] else f"not used: {gpu['reason']}",
-        "compiler": info["compiler"] or "unknown",
+        "gpu": ", ".join(gpu["devices"]) if gpu["used"] else f"not used: {gpu['reason']}",
     }
     width = max(map(len, rows)) + 2
     return "\n".join(f"{name:<{width}}{text}" for name, text in rows.items())
+
+
+def _gpu() -> dict[str, Any]:
+    used, reason, details = _core.cuda_status()
+    return {"used": used, "reason": reason, "devices": [d["name"] for d in details["devices"]]}
 
 
 def _version(package: str) -> str | None:

@@ -62,7 +62,7 @@ def largest(x: np.ndarray) -> float:
 
 
 def relative_error(computed: np.ndarray, expected: np.ndarray, term: float = 0.0) -> float:
-    """Largest error over largest expected value; infinities must be the same.
+    """Largest error over largest expected value; infinite if infinities differ or NaN appears.
 
     `term` is how large the terms of the sum are: where they cancel to nothing (a query that sees
     one key has a gradient of 0) the error is taken relative to them.
@@ -75,7 +75,9 @@ def relative_error(computed: np.ndarray, expected: np.ndarray, term: float = 0.0
     size = largest(expected[finite])
     size = term if size < 1e-12 * term else size
     error = largest(computed[finite].astype(np.float64) - expected[finite])
-    return error / size if error != 0.0 else 0.0
+    if error == 0.0:
+        return 0.0
+    return error / size if error < np.inf and size > 0.0 else np.inf
 
 
 def random_pattern(rng: np.random.Generator, n: int) -> Pattern:

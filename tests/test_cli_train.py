@@ -109,7 +109,7 @@ def test_a_run_that_does_not_start_leaves_no_folder(folder, capsys):
         (["--resume", "nowhere"], 1, "nowhere: found no checkpoint"),
         (["--resume"], 1, "runs/demo-NNN: found no checkpoint"),
         (["--set", "data.train=stdlib", "--set", "model.mixer=dence"], 2, "dence"),
-        (["--set", "train.device=cuda"], 1, "cuda"),
+        (["--set", "train.device=tpu"], 1, "tpu"),
     ],
 )
 def test_mistakes_are_one_line(folder, capsys, arguments, code, message):

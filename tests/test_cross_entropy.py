@@ -29,7 +29,7 @@ def expected(call):
 @pytest.mark.parametrize("index", [np.int32, np.int64])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(
-    "shape", [(1, 1), (5, 2), (0, 7), (33, 17), (20, 256), (7, 2048), (6, 2049), (3, 50_304)]
+    "shape", [(1, 1), (5, 2), (0, 7), (33, 17), (20, 256), (7, 512), (6, 1025), (3, 50_304)]
 )
 def test_values(rng, shape, dtype, index):
     call = make(rng, shape, dtype, index)

@@ -53,7 +53,8 @@ def test_other_libraries_keep_their_current_gpu():
     torch = pytest.importorskip("torch")
     theirs = torch.arange(100, device="cuda:1", dtype=torch.float32)
     assert torch.cuda.current_device() == 0
-    ours = Tensor(theirs)
+    with torch.cuda.device(1):  # PyTorch exports from its current GPU alone
+        ours = Tensor(theirs)
     assert ours.device == "cuda:1"
     copy = torch.from_dlpack(ours[::2].copy())
     assert (copy.device.index, torch.cuda.current_device()) == (1, 0)

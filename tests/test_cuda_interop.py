@@ -145,6 +145,13 @@ def test_host_memory_passed_as_a_gpus_is_refused(cupy):
     ours = Tensor(Liar())  # its capsule says the truth
     assert ours.device == "cpu"
 
+    class Silent:
+        def __dlpack__(self, **keywords):
+            return Tensor.empty(3, device="cuda").__dlpack__()
+
+    with pytest.raises(longnet.DeviceError, match="__dlpack_device__ says otherwise"):
+        Tensor(Silent())
+
 
 def test_dlpack_streams(torch):
     tensor = Tensor.empty((3, 4), device="cuda")

@@ -148,7 +148,7 @@ def test_scores_beyond_float32(rng):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("which", ["q", "k", "v", "dout"])
 def test_nan_reaches_only_those_who_see_it(rng, which, causal):
-    """One row of one tensor is NaN: what does not depend on it keeps its bits."""
+    """One row of one tensor is NaN: other heads keep their bits, other rows their values."""
     n, heads, row, head = 260, 4, 77, 1
     pattern = replace(PAPER, causal=causal)
     case = make_case(rng, pattern, n, heads)
@@ -166,10 +166,10 @@ def test_nan_reaches_only_those_who_see_it(rng, which, causal):
     }
     for name, x in zip(("out", "dq", "dk", "dv"), (out, dq, dk, dv), strict=True):
         before = clean[NAMES.index(name)][0]
-        same = (x == before).all(axis=2)  # (N, H)
-        assert same[:, np.arange(heads) != head].all(), name
-        assert same[~touched[name], head].all(), name
-        assert np.isnan(x[touched[name], head]).any(axis=1).all(), name
+        others, reached = np.arange(heads) != head, touched[name]
+        np.testing.assert_array_equal(x[:, others], before[:, others], err_msg=name)
+        assert relative_error(x[~reached, head], before[~reached, head]) < 1e-5, name
+        assert np.isnan(x[reached, head]).any(axis=1).all(), name
 
 
 def test_memory(rng):

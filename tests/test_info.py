@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import longnet
-from longnet import info
+from longnet import _core, info
 
 
 def test_what_is_collected():
@@ -18,7 +18,13 @@ def test_what_is_collected():
     assert found["cpu"]["instruction_set"] in ("scalar", "avx2", "avx512")
     assert found["cpu"]["threads"] == longnet.num_threads()
     assert found["blas"]["name"]
-    assert found["gpu"] == {"used": False, "reason": "built without the CUDA backend"}
+    used, reason, details = _core.cuda_status()
+    assert found["gpu"] == {
+        "used": used,
+        "reason": reason,
+        "devices": [device["name"] for device in details["devices"]],
+    }
+    assert used or reason
     assert json.loads(json.dumps(found)) == found
 
 
@@ -29,8 +35,8 @@ def test_the_text_names_everything():
     assert lines["numpy"] == np.__version__
     assert found["cpu"]["instruction_set"] in lines["cpu"]
     assert found["blas"]["name"] in lines["blas"]
-    assert lines["gpu"] == "not used: built without the CUDA backend"
-    assert "compiler" in lines
+    used, reason, _ = _core.cuda_status()
+    assert used or lines["gpu"] == f"not used: {reason}"
 
 
 def test_a_package_that_is_missing(monkeypatch):

@@ -12,6 +12,7 @@ import longnet
 from longnet import Config, mixers, nn
 from longnet.autograd import no_grad
 from longnet.model import LongNet
+from longnet.optim import AdamW
 
 SMALL = {
     "vocab_size": 11,
@@ -105,7 +106,7 @@ def test_the_recipe_makes_a_model_that_learns(recipe, rng):
     assert model.num_parameters() == config.num_parameters()
     tokens = rng.integers(0, 11, (1, 20)).astype(np.int32)
     losses = []
-    optimizer = longnet.optim.AdamW(model.parameters())
+    optimizer = AdamW(model.parameters())
     for _ in range(20):
         optimizer.zero_grad()
         loss = model.loss(tokens[:, :-1], tokens[:, 1:])

@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         ({"data": {"train": "/nowhere/at/all"}}, DataError, "/nowhere/at/all"),
         ({"data": {"format": "parquet"}}, DataError, "parquet"),
         ({"model": {"mixer": "dliated"}}, ConfigError, "dliated"),
-        ({"train": {"device": "cuda"}}, LongNetError, "cuda"),
+        ({"train": {"device": "tpu"}}, LongNetError, "tpu"),
     ],
 )
 def test_settings_that_do_not_fit(tmp_path, changes, error, message):

@@ -114,15 +114,11 @@ ALWAYS_INLINE void probabilities(int vecs, const struct backward_unit *unit,
         look_ahead(unit->ahead);
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->q + q * stride, stride, 1, kt, LANES, width);
-#pragma GCC unroll 8
-        for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-            for (int j = 0; j < vecs; j++) acc[i][j] = vec_exp2(acc[i][j] - unit->lse[q + i]);
+        UNROLLED for (int i = 0; i < BLOCK; i++)
+            UNROLLED for (int j = 0; j < vecs; j++) acc[i][j] = vec_exp2(acc[i][j] - unit->lse[q + i]);
         if (tile->masked)
-#pragma GCC unroll 8
-            for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-                for (int j = 0; j < vecs; j++)
+            UNROLLED for (int i = 0; i < BLOCK; i++)
+                UNROLLED for (int j = 0; j < vecs; j++)
                     acc[i][j] = vec_select(lanes_upto(last_lane(unit, tile, q + i), j), acc[i][j],
                                            (vec){0});
         store_block(p + q * LANES, LANES, acc, vecs);
@@ -141,22 +137,16 @@ ALWAYS_INLINE void score_gradients(int vecs, const struct backward_unit *unit,
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->dout + q * stride, stride, 1, vt, LANES, width);
         if (dropout)
-#pragma GCC unroll 8
-            for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-                for (int j = 0; j < vecs; j++)
+            UNROLLED for (int i = 0; i < BLOCK; i++)
+                UNROLLED for (int j = 0; j < vecs; j++)
                     acc[i][j] *= vec_load(unit->factors + (q + i) * LANES + j * VLEN);
-#pragma GCC unroll 8
-        for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-            for (int j = 0; j < vecs; j++)
+        UNROLLED for (int i = 0; i < BLOCK; i++)
+            UNROLLED for (int j = 0; j < vecs; j++)
                 acc[i][j] = vec_load(p + (q + i) * LANES + j * VLEN) *
                             (acc[i][j] - unit->delta[q + i]);
         if (tile->masked)
-#pragma GCC unroll 8
-            for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-                for (int j = 0; j < vecs; j++)
+            UNROLLED for (int i = 0; i < BLOCK; i++)
+                UNROLLED for (int j = 0; j < vecs; j++)
                     acc[i][j] = vec_select(lanes_upto(last_lane(unit, tile, q + i), j), acc[i][j],
                                            (vec){0});
         store_block(p + q * LANES, LANES, acc, vecs);

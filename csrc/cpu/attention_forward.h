@@ -15,7 +15,7 @@
 
 enum {
     KEY_TILE = 96,
-    MAX_GROUP = 10,          /* query tiles that share a packed key tile */
+    MAX_GROUP = 480 / LANES, /* query tiles that share a packed key tile */
     GROUP_FLOATS = 40 << 10, /* about so many in their Q^T, so that it stays in the L2 cache */
 };
 
@@ -95,18 +95,14 @@ ALWAYS_INLINE void scores(int vecs, const struct forward_unit *unit,
         multiply_add(acc, vecs, unit->k + key * width, width, 1, tile->q, LANES, width);
         if (tile->masked) {
             int32_t seen_from = (int32_t)(tile->first_key + key - tile->first_query);
-#pragma GCC unroll 8
-            for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-                for (int j = 0; j < vecs; j++)
+            UNROLLED for (int i = 0; i < BLOCK; i++)
+                UNROLLED for (int j = 0; j < vecs; j++)
                     acc[i][j] = vec_select(lanes >= seen_from + i - j * VLEN, acc[i][j],
                                            vec_set(-INFINITY));
         }
         store_block(unit->p + key * LANES, LANES, acc, vecs);
-#pragma GCC unroll 8
-        for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-            for (int j = 0; j < vecs; j++) top[j] = vec_max(acc[i][j], top[j]);
+        UNROLLED for (int i = 0; i < BLOCK; i++)
+            UNROLLED for (int j = 0; j < vecs; j++) top[j] = vec_max(acc[i][j], top[j]);
     }
     for (int j = 0; j < vecs; j++) {
         vec before = vec_load(tile->top + j * VLEN);
@@ -125,8 +121,7 @@ ALWAYS_INLINE void probabilities(int vecs, const struct forward_unit *unit,
     }
     for (int64_t key = 0; key < tile->keys; key++) {
         float *p = unit->p + key * LANES;
-#pragma GCC unroll 3
-        for (int j = 0; j < vecs; j++) {
+        UNROLLED for (int j = 0; j < vecs; j++) {
             vec x = vec_exp2_upto127(vec_load(p + j * VLEN) - top[j]);
             sum[j] += x;
             vec_store(p + j * VLEN, x);
@@ -146,10 +141,8 @@ ALWAYS_INLINE void add_values(int vecs, const struct forward_unit *unit,
         vec acc[BLOCK][MAX_VECS];
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->v + d, 1, width, unit->p, LANES, tile->plain_keys);
-#pragma GCC unroll 8
-        for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-            for (int j = 0; j < vecs; j++) {
+        UNROLLED for (int i = 0; i < BLOCK; i++)
+            UNROLLED for (int j = 0; j < vecs; j++) {
                 float *o = tile->o + (d + i) * LANES + j * VLEN;
                 vec_store(o, vec_load(o) * vec_load(unit->shrink + j * VLEN) + acc[i][j]);
             }

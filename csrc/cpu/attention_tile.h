@@ -22,6 +22,13 @@ enum {
 
 #define LOG2E 1.44269504088896341f
 #define LN2 0.693147180559945309f
+/* Before a loop over a block in registers: no index must remain. Clang finds this out for itself,
+ * and keeps the block in memory when it is told. */
+#if defined(__clang__)
+#    define UNROLLED
+#else
+#    define UNROLLED _Pragma("GCC unroll 8")
+#endif
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* The rows of a tensor (B, N, heads, D) that a strip takes, on one head, as elements. */
@@ -110,37 +117,28 @@ ALWAYS_INLINE void multiply_add(vec acc[BLOCK][MAX_VECS], int vecs, const float 
                                 int64_t a_step, const float *b, int64_t b_step, int64_t depth) {
     for (int64_t k = 0; k < depth; k++, a += a_step, b += b_step) {
         vec row[MAX_VECS];
-#pragma GCC unroll 3
-        for (int j = 0; j < vecs; j++) row[j] = vec_load(b + j * VLEN);
-#pragma GCC unroll 8
-        for (int i = 0; i < BLOCK; i++) {
+        UNROLLED for (int j = 0; j < vecs; j++) row[j] = vec_load(b + j * VLEN);
+        UNROLLED for (int i = 0; i < BLOCK; i++) {
             vec x = vec_set(a[i * a_row]);
-#pragma GCC unroll 3
-            for (int j = 0; j < vecs; j++) acc[i][j] += x * row[j];
+            UNROLLED for (int j = 0; j < vecs; j++) acc[i][j] += x * row[j];
         }
     }
 }
 
 ALWAYS_INLINE void clear_block(vec acc[BLOCK][MAX_VECS], int vecs) {
-#pragma GCC unroll 8
-    for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-        for (int j = 0; j < vecs; j++) acc[i][j] = (vec){0};
+    UNROLLED for (int i = 0; i < BLOCK; i++)
+        UNROLLED for (int j = 0; j < vecs; j++) acc[i][j] = (vec){0};
 }
 
 ALWAYS_INLINE void store_block(float *c, int64_t stride, vec acc[BLOCK][MAX_VECS], int vecs) {
-#pragma GCC unroll 8
-    for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-        for (int j = 0; j < vecs; j++) vec_store(c + i * stride + j * VLEN, acc[i][j]);
+    UNROLLED for (int i = 0; i < BLOCK; i++)
+        UNROLLED for (int j = 0; j < vecs; j++) vec_store(c + i * stride + j * VLEN, acc[i][j]);
 }
 
 /* c += acc: adding at the end spares the compiler from keeping two copies of the block. */
 ALWAYS_INLINE void add_block(float *c, int64_t stride, vec acc[BLOCK][MAX_VECS], int vecs) {
-#pragma GCC unroll 8
-    for (int i = 0; i < BLOCK; i++)
-#pragma GCC unroll 3
-        for (int j = 0; j < vecs; j++) {
+    UNROLLED for (int i = 0; i < BLOCK; i++)
+        UNROLLED for (int j = 0; j < vecs; j++) {
             float *at = c + i * stride + j * VLEN;
             vec_store(at, vec_load(at) + acc[i][j]);
         }

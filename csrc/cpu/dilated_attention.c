@@ -7,8 +7,11 @@
 #include "cpu/attention_forward.h"
 #include "cpu/cpu.h"
 
-enum { UNITS_PER_THREAD = 8 }; /* blocks become smaller to have as many, */
-#define MAX_UNIT_WORK 1.6e10   /* and to end within a second or so: pairs times D */
+enum {
+    UNITS_PER_THREAD = 8, /* blocks become smaller to have as many, */
+    MEMORY_SHARE = 64,    /* to take no more than this part of the tensors' memory, */
+};
+#define MAX_UNIT_WORK 1.6e10 /* and to end within a second or so: pairs times D */
 
 /* Does something with queries [begin, end) of a strip. */
 typedef void visitor(struct forward_unit *unit, const struct attention_strip *strip, int64_t begin,
@@ -85,23 +88,27 @@ static lnet_status attend_units(void *context, int64_t begin, int64_t end, int w
     return LNET_OK;
 }
 
-/* Rows of a block: `group` tiles on the sparsest level, unless that makes too few blocks, or
- * blocks that take too long. */
+/* Rows of a block: as many as make full groups of query tiles on the sparsest level, unless that
+ * is too much memory, too few blocks, or blocks that take too long. */
 static int64_t choose_block_rows(const struct forward *job) {
-    const struct lnet_dilation *dilation = job->pattern.dilation;
-    int64_t longest = longest_sequence(&job->pattern), sparsest = 1;
-    double keys = 0; /* that a row sees, at most */
+    const struct attention_pattern *pattern = &job->pattern;
+    const struct lnet_dilation *dilation = pattern->dilation;
+    int64_t longest = longest_sequence(pattern), sparsest = 1, threads = lnet_num_threads();
+    double keys = 0; /* that a row sees, on average */
     for (int64_t i = 0; i < dilation->segment_lengths.count; i++) {
         int64_t w = min_int(dilation->segment_lengths.items[i], longest);
         int64_t r = dilation->dilation_rates.items[i];
-        sparsest = max_int(sparsest, min_int(r, max_int(w, 1)));
+        sparsest = max_int(sparsest, min_int(r, w));
         keys += (double)w / (double)r / (double)r;
     }
-    int64_t units = (int64_t)UNITS_PER_THREAD * lnet_num_threads();
-    int64_t rows = job->group * LANES * sparsest;
-    while (rows > LANES && (job->pattern.batch * job->pattern.heads *
-                                    ceil_div(job->pattern.rows, rows) < units ||
-                            (rows > job->group * LANES && keys * (double)(rows * job->pattern.width) > MAX_UNIT_WORK)))
+    int64_t group = job->group * LANES, heads = pattern->batch * pattern->heads;
+    int64_t tensor_rows = pattern->batch * pattern->rows * (pattern->heads + pattern->kv_heads) * 2;
+    int64_t size = (int64_t)lnet_dtype_size(job->args->q->dtype), rows = group * sparsest;
+    while (rows > LANES &&
+           (heads * ceil_div(pattern->rows, rows) < UNITS_PER_THREAD * threads ||
+            (rows > group && (keys * (double)(rows * pattern->width) > MAX_UNIT_WORK ||
+                              rows * threads * (int64_t)sizeof(float) * MEMORY_SHARE >
+                                  tensor_rows * size))))
         rows = ceil_div(rows, 2);
     return max_int(rows, LANES);
 }

@@ -254,13 +254,13 @@ static PyObject *request_capsule(PyObject *object, PyObject *stream) {
     return capsule;
 }
 
-/* The same of an object on any device. */
-static PyObject *request_on_device(lnet_state *state, PyObject *object) {
+/* The same of an object on any device; `*gpu` is whose current stream waits, or -1. */
+static PyObject *request_on_device(lnet_state *state, PyObject *object, int *gpu) {
     lnet_stream *stream;
-    int gpu = gpu_of(object);
-    if (gpu == -2) return NULL;
-    if (gpu == -1) return request_capsule(object, NULL);
-    lnet_status status = lnet_stream_current(&stream, gpu);
+    *gpu = gpu_of(object);
+    if (*gpu == -2) return NULL;
+    if (*gpu == -1) return request_capsule(object, NULL);
+    lnet_status status = lnet_stream_current(&stream, *gpu);
     if (status != LNET_OK) return lnet_raise(state, status);
     PyObject *number = PyLong_FromVoidPtr(lnet_stream_number(stream));
     PyObject *capsule = number != NULL ? request_capsule(object, number) : NULL;
@@ -280,7 +280,7 @@ fail:
     return status;
 }
 
-static lnet_status wrap(const char *name, const dl_tensor *in, bool readonly,
+static lnet_status wrap(const char *name, const dl_tensor *in, int gpu, bool readonly,
                         void (*release)(void *), void *owner, lnet_tensor *tensor) {
     int dtype = 0;
     while (dtype < LNET_DTYPE_COUNT &&
@@ -296,6 +296,10 @@ static lnet_status wrap(const char *name, const dl_tensor *in, bool readonly,
         return lnet_fail(LNET_DEVICE_ERROR,
                          "%s: DLPack device type %d, expected 1 (CPU) or 2 (CUDA)", name,
                          in->device.type);
+    if (!host && in->device.index != gpu)
+        return lnet_fail(LNET_DEVICE_ERROR,
+                         "%s: memory of cuda:%d, where __dlpack_device__ says otherwise", name,
+                         in->device.index);
     if (in->ndim > LNET_MAX_DIMS)
         return lnet_fail(LNET_SHAPE_ERROR, "%s: %d dimensions, expected at most %d", name, in->ndim,
                          LNET_MAX_DIMS);
@@ -312,19 +316,20 @@ static lnet_status wrap(const char *name, const dl_tensor *in, bool readonly,
 
 int lnet_from_dlpack(lnet_state *state, const char *name, PyObject *object, lnet_tensor *tensor) {
     lnet_status status;
-    PyObject *capsule = request_on_device(state, object);
+    int gpu;
+    PyObject *capsule = request_on_device(state, object, &gpu);
     if (capsule == NULL) return -1;
     if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
         dl_versioned *managed = PyCapsule_GetPointer(capsule, "dltensor_versioned");
         status = managed->major == 1
-                     ? wrap(name, &managed->tensor, managed->flags & DL_READ_ONLY,
+                     ? wrap(name, &managed->tensor, gpu, managed->flags & DL_READ_ONLY,
                             release_versioned, managed, tensor)
                      : lnet_fail(LNET_VALUE_ERROR, "%s: DLPack version %u, expected 1", name,
                                  managed->major);
         if (status == LNET_OK) PyCapsule_SetName(capsule, "used_dltensor_versioned");
     } else if (PyCapsule_IsValid(capsule, "dltensor")) {
         dl_managed *managed = PyCapsule_GetPointer(capsule, "dltensor");
-        status = wrap(name, &managed->tensor, false, release_plain, managed, tensor);
+        status = wrap(name, &managed->tensor, gpu, false, release_plain, managed, tensor);
         if (status == LNET_OK) PyCapsule_SetName(capsule, "used_dltensor");
     } else {
         status = lnet_fail(LNET_VALUE_ERROR,

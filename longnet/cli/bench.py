@@ -1,4 +1,4 @@
-"""Measurements of speed and memory. ``longnet bench attention --help`` shows an one's options."""
+"""Measure speed and memory; ``longnet bench attention --help`` shows the options of that one."""
 
 from __future__ import annotations
 

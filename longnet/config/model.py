@@ -36,10 +36,10 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
     "demo": {
         "num_layers": 4,
-        "embed_dim": 192,
-        "num_heads": 6,
-        "segment_lengths": (512, 1024, 2048, 4096),
-        "dilation_rates": (1, 2, 4, 8),
+        "embed_dim": 128,
+        "num_heads": 4,
+        "segment_lengths": (256, 1024, 4096),
+        "dilation_rates": (1, 4, 16),
     },
 }
 

@@ -12,12 +12,12 @@ from longnet.config.settings import Settings, field_types
 # The paper's models take TrainConfig's defaults; "demo" is minutes on two CPU cores.
 _TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
-        "steps": 200,
+        "steps": 400,
         "batch_size": 1,
         "sequence_length": 4096,
-        "learning_rate": 2e-3,
-        "warmup_steps": 20,
-        "eval_every": 50,
+        "learning_rate": 5e-3,
+        "warmup_steps": 30,
+        "eval_every": 100,
         "eval_sequences": 4,
         "log_every": 5,
         "save_every": 100,

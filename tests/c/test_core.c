@@ -126,8 +126,10 @@ static void test_parallel(void) {
         EXPECT(wrong == 0);
         EXPECT(lnet_parallel_for(1000, 10, fail_late, NULL) == LNET_SHAPE_ERROR);
         EXPECT(strcmp(lnet_message(), "item 300") == 0);
+        /* Only the calling thread asks: a short call may be over before its first turn. */
         lnet_set_interrupt_check(interrupt_now);
-        EXPECT(lnet_parallel_for(1000, 10, add_one, items[0]) == LNET_INTERRUPTED);
+        lnet_status status = lnet_parallel_for(1000, 10, add_one, items[0]);
+        EXPECT(status == LNET_INTERRUPTED || (status == LNET_OK && threads > 1));
         lnet_set_interrupt_check(NULL);
     }
     EXPECT(lnet_parallel_for(0, 1, fail_late, NULL) == LNET_OK);

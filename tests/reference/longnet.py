@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from reference import dilated_attention
+from reference import (
+    cross_entropy,
+    dilated_attention,
+    gelu,
+    layer_norm,
+    rms_norm,
+    rotary,
+    swiglu,
+)
 from reference.dilated_attention import Pattern
 
 Weights = Mapping[str, np.ndarray]
@@ -18,12 +26,10 @@ Weights = Mapping[str, np.ndarray]
 
 def norm(config: Any, weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
     """Layer norm or RMS norm over the last dimension."""
+    weight = weights[f"{name}.weight"]
     if config.norm == "rms_norm":
-        rms = np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps)
-        return x / rms * weights[f"{name}.weight"]
-    x = x - x.mean(-1, keepdims=True)
-    deviation = np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps)
-    return x / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+        return rms_norm.forward(x, weight, config.norm_eps)[0]
+    return layer_norm.forward(x, weight, weights[f"{name}.bias"], config.norm_eps)[0]
 
 
 def linear(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
@@ -50,10 +56,7 @@ def attention(
 ) -> np.ndarray:
     """The token mixer: projections, positions, dilated attention, the inner norm."""
     (batch, n, dim), head_dim = x.shape, config.embed_dim // config.num_heads
-    positions = np.arange(float(n))
-    if sequences.get("cu_seqlens") is not None:
-        borders = np.asarray(sequences["cu_seqlens"])
-        positions = positions - borders[np.searchsorted(borders, np.arange(n), side="right") - 1]
+    positions = rotary.positions(n, 0, sequences.get("cu_seqlens")).astype(float)
     q, k, v = (
         linear(weights, f"{name}.{part}", x).reshape(batch, n, -1, head_dim)
         for part in ("query", "key", "value")
@@ -70,10 +73,9 @@ def feed_forward(config: Any, weights: Weights, name: str, x: np.ndarray) -> np.
     """fc2(norm(activation(fc1(x))))."""
     h = linear(weights, f"{name}.fc1", x)
     if config.activation == "swiglu":
-        gate = linear(weights, f"{name}.gate", x)
-        h = gate / (1 + np.exp(-gate)) * h
+        h = swiglu.forward(linear(weights, f"{name}.gate", x), h)
     else:
-        h = 0.5 * h * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
+        h = gelu.forward(h)
     if config.norm_placement == "sub":
         h = norm(config, weights, f"{name}.norm", h)
     return linear(weights, f"{name}.fc2", h)
@@ -104,10 +106,7 @@ def loss(
 ) -> float:
     """Mean cross-entropy in nats of the targets that are not negative and lie inside `lengths`."""
     x = logits(config, weights, tokens, lengths=lengths, cu_seqlens=cu_seqlens)
-    highest = x.max(-1, keepdims=True)
-    chances = x - highest - np.log(np.exp(x - highest).sum(-1, keepdims=True))
     counts = targets >= 0
     if lengths is not None:
         counts = counts & (np.arange(tokens.shape[1]) < np.asarray(lengths)[:, None])
-    found = np.take_along_axis(chances, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
-    return float(-found[counts].mean())
+    return float(cross_entropy.forward(x[counts], targets[counts], ignore_index=-1).mean())
