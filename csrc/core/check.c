@@ -44,8 +44,8 @@ lnet_status lnet_check_device(const char *op, const char *name, const lnet_tenso
     static const char *const types[] = {[LNET_CPU] = "cpu", [LNET_CUDA] = "cuda"};
     if (tensor->device.type == other->device.type && tensor->device.index == other->device.index)
         return LNET_OK;
-    return lnet_fail(LNET_DEVICE_ERROR, "%s: %s: device %s:%d, expected %s:%d, the device of %s", op,
-                     other_name, types[other->device.type], other->device.index,
+    return lnet_fail(LNET_DEVICE_ERROR, "%s: %s: device %s:%d, expected %s:%d, the device of %s",
+                     op, other_name, types[other->device.type], other->device.index,
                      types[tensor->device.type], tensor->device.index, name);
 }
 

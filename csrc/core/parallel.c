@@ -45,7 +45,9 @@ static atomic_int thread_count;
 static int (*_Atomic interrupt_check)(void);
 static _Thread_local bool inside_task;
 
-void lnet_set_interrupt_check(int (*check)(void)) { atomic_store(&interrupt_check, check); }
+void lnet_set_interrupt_check(int (*check)(void)) {
+    atomic_store(&interrupt_check, check);
+}
 
 static void record_failure(job *j, int64_t chunk, lnet_status status) {
     pthread_mutex_lock(&j->failure_lock);
@@ -114,7 +116,8 @@ static void install_fork_handlers(void) {
 
 static int default_threads(void) {
     const char *value = getenv("LONGNET_NUM_THREADS");
-    if (value != NULL && atoi(value) > 0) return atoi(value) < MAX_THREADS ? atoi(value) : MAX_THREADS;
+    if (value != NULL && atoi(value) > 0)
+        return atoi(value) < MAX_THREADS ? atoi(value) : MAX_THREADS;
     cpu_set_t set;
     int usable = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                              : (int)sysconf(_SC_NPROCESSORS_ONLN);

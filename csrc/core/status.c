@@ -12,4 +12,6 @@ lnet_status lnet_fail(lnet_status code, const char *format, ...) {
     return code;
 }
 
-const char *lnet_message(void) { return message; }
+const char *lnet_message(void) {
+    return message;
+}

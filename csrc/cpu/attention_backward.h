@@ -76,7 +76,21 @@ static float delta_at(const struct backward_unit *unit, int64_t at, float lse) {
     return weight == 0 ? 0 : job->delta[at] / weight; /* all of the level's P are 0 */
 }
 
-static void begin_queries(struct backward_unit *unit, int64_t query, int64_t count) {
+/* delta = rowsum(dO * O) of the queries, whose dO is packed. */
+static void sum_deltas(const struct backward_unit *unit, int64_t query, int64_t count) {
+    int64_t stride = unit->stride, at = statistic_of(unit) + query * unit->strip->step;
+    struct strided_rows out = strip_rows(unit->job->args->out, unit->strip, unit->head);
+    for (int64_t i = 0; i < count; i++, at += unit->strip->step) {
+        vec sum = {0};
+        pack_rows(unit->rows, stride, out, query + i, 1, 1);
+        for (int64_t d = 0; d < stride; d += VLEN)
+            sum += vec_load(unit->rows + d) * vec_load(unit->dout + i * stride + d);
+        unit->job->delta[at] = vec_sum(sum);
+    }
+}
+
+/* Queries [query, query + count); `first`: they meet their first keys on this level. */
+static void begin_queries(struct backward_unit *unit, int64_t query, int64_t count, bool first) {
     const struct backward *job = unit->job;
     const float *lse = job->args->lse->data;
     int64_t stride = unit->stride, padded = round_up(count, BLOCK), at = statistic_of(unit);
@@ -84,6 +98,7 @@ static void begin_queries(struct backward_unit *unit, int64_t query, int64_t cou
               (float)job->pattern.dilation->scale * LOG2E);
     pack_rows(unit->dout, stride, strip_rows(job->args->dout, unit->strip, unit->head), query,
               count, 1);
+    if (first && !job->pattern.dilation->detached) sum_deltas(unit, query, count);
     pad_rows(unit->q, stride, count, padded);
     pad_rows(unit->dout, stride, count, padded);
     at += query * unit->strip->step;
@@ -124,10 +139,10 @@ static void show_panel(struct backward_unit *unit, struct backward_tile *tile, b
     probabilities_of(vecs, unit, tile);
     tile->kept = p;
     if (dilation->dropout > 0) {
-        struct attention_dropout dropout = dropout_of(
-            dilation, unit->strip, unit->batch_item * job->pattern.heads + unit->head);
-        dropout_factors(unit->factors + from * LANES, LANES, 1, &dropout,
-                        tile->first_query + from, tile->queries - from, tile->first_key, tile->keys);
+        struct attention_dropout dropout =
+            dropout_of(dilation, unit->strip, unit->batch_item * job->pattern.heads + unit->head);
+        dropout_factors(unit->factors + from * LANES, LANES, 1, &dropout, tile->first_query + from,
+                        tile->queries - from, tile->first_key, tile->keys);
         for (int64_t i = from * LANES; i < tile->queries * LANES; i++)
             unit->kept[i] = p[i] * unit->factors[i];
         tile->kept = unit->kept;
@@ -195,19 +210,20 @@ static void show_block(struct backward_unit *unit, int64_t key, int64_t key_end,
     ahead->rows[0] = strip_rows(job->args->q, unit->strip, unit->head);
     ahead->rows[1] = strip_rows(job->args->dout, unit->strip, unit->head);
     ahead->rows[2] = gradient_rows_of(unit, job->dq, unit->head - job->first_kv_head * group);
-    for (; key < key_end; key += job->key_tile) {
+    ahead->rows[3] = strip_rows(job->args->out, unit->strip, unit->head);
+    for (bool first = unit->first_step; key < key_end; key += job->key_tile, first = false) {
         int64_t keys = min_int(job->key_tile, key_end - key);
-        int64_t first = causal ? max_int(0, key - query) / QUERY_TILE * QUERY_TILE : 0;
+        int64_t from = causal ? max_int(0, key - query) / QUERY_TILE * QUERY_TILE : 0;
         begin_keys(unit, key, keys);
-        for (int64_t q = query + first; q < query_end; q += QUERY_TILE) {
+        for (int64_t q = query + from; q < query_end; q += QUERY_TILE) {
             int64_t queries = min_int(QUERY_TILE, query_end - q);
             int64_t looks = ceil_div(keys, LANES) * ceil_div(queries, BLOCK);
-            for (int i = 0; i < MAX_AHEAD; i++) {
+            for (int i = 0; i < (first ? 4 : 3); i++) {
                 ahead->next[i] = q + QUERY_TILE;
                 ahead->end[i] = min_int(q + 2 * QUERY_TILE, query_end);
                 ahead->pace[i] = ceil_div(QUERY_TILE, looks);
             }
-            begin_queries(unit, q, queries);
+            begin_queries(unit, q, queries, first);
             show_tile(unit, q, queries, key, keys);
             end_queries(unit, q, queries);
         }

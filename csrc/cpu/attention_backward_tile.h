@@ -13,8 +13,8 @@
 enum {
     QUERY_TILE = 96,
     MAX_KEY_TILE = 384,
-    KEY_TILE_FLOATS = 24 << 10,           /* of K in a tile: five times as much in the L2 cache */
-    GROUP_PANELS = 96 / LANES,            /* panels whose dS meet K together */
+    KEY_TILE_FLOATS = 24 << 10, /* of K in a tile: five times as much in the L2 cache */
+    GROUP_PANELS = 96 / LANES,  /* panels whose dS meet K together */
 };
 
 /* Float32 rows that gradients are added to: row n, head h at data + n * step + h * D, counted from
@@ -31,7 +31,7 @@ struct backward {
     struct attention_pattern pattern;
     enum backward_pass pass;
     struct gradient_rows dq, dk, dv;
-    int64_t first_row, first_kv_head;  /* of the part that is being worked on */
+    int64_t first_row, first_kv_head; /* of the part that is being worked on */
     float *delta;  /* (B, H, N) rowsum(dO * O); detached: rowsum(dO * sum of P V) of the level, */
     float *weight; /* (B, H, N) and the sum of P */
     int64_t key_tile;
@@ -44,15 +44,16 @@ struct backward_unit {
     const struct backward *job;
     const struct attention_strip *strip;
     int64_t batch_item, head, kv_head;
-    int64_t stride;               /* between rows: D, rounded up to whole vectors */
-    float *k;                     /* (key_tile, stride) */
-    float *kt, *vt, *dkt, *dvt;   /* (panels, D, LANES) */
-    float *q, *dout, *dq;         /* (QUERY_TILE, stride) */
-    float *lse, *delta;           /* (QUERY_TILE,); lse as a power of 2 */
-    float *p, *kept, *factors;    /* (GROUP_PANELS, QUERY_TILE, LANES) */
-    float *sums;                  /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
-    float *rows;                  /* (LANES, stride) */
-    struct ahead *ahead;          /* for q, dout and dq */
+    bool first_step;            /* no other block of keys has met these queries on this level */
+    int64_t stride;             /* between rows: D, rounded up to whole vectors */
+    float *k;                   /* (key_tile, stride) */
+    float *kt, *vt, *dkt, *dvt; /* (panels, D, LANES) */
+    float *q, *dout, *dq;       /* (QUERY_TILE, stride) */
+    float *lse, *delta;         /* (QUERY_TILE,); lse as a power of 2 */
+    float *p, *kept, *factors;  /* (GROUP_PANELS, QUERY_TILE, LANES) */
+    float *sums;                /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
+    float *rows;                /* (LANES, stride) */
+    struct ahead *ahead;        /* for q, dout and dq */
 };
 
 static int64_t backward_lay_out(struct backward_unit *unit, const struct backward *job,
@@ -85,9 +86,9 @@ struct backward_tile {
     int64_t first_key, keys;    /* of the panel */
     int64_t from[GROUP_PANELS]; /* queries before it see nothing of the panel: a whole block */
     bool masked;
-    int64_t panel;              /* in the key tile */
-    int64_t slot, slots;        /* in the group */
-    const float *kept;          /* P with dropout */
+    int64_t panel;       /* in the key tile */
+    int64_t slot, slots; /* in the group */
+    const float *kept;   /* P with dropout */
 };
 
 /* The last lane of the panel that query `query` of the tile sees. */
@@ -114,13 +115,15 @@ ALWAYS_INLINE void probabilities(int vecs, const struct backward_unit *unit,
         look_ahead(unit->ahead);
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->q + q * stride, stride, 1, kt, LANES, width);
-        UNROLLED for (int i = 0; i < BLOCK; i++)
-            UNROLLED for (int j = 0; j < vecs; j++) acc[i][j] = vec_exp2(acc[i][j] - unit->lse[q + i]);
-        if (tile->masked)
-            UNROLLED for (int i = 0; i < BLOCK; i++)
-                UNROLLED for (int j = 0; j < vecs; j++)
-                    acc[i][j] = vec_select(lanes_upto(last_lane(unit, tile, q + i), j), acc[i][j],
-                                           (vec){0});
+        FOR_BLOCK(i, j, vecs) {
+            acc[i][j] = vec_exp2(acc[i][j] - unit->lse[q + i]);
+        }
+        if (tile->masked) {
+            FOR_BLOCK(i, j, vecs) {
+                acc[i][j] =
+                    vec_select(lanes_upto(last_lane(unit, tile, q + i), j), acc[i][j], (vec){0});
+            }
+        }
         store_block(p + q * LANES, LANES, acc, vecs);
     }
 }
@@ -136,19 +139,20 @@ ALWAYS_INLINE void score_gradients(int vecs, const struct backward_unit *unit,
         vec acc[BLOCK][MAX_VECS];
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->dout + q * stride, stride, 1, vt, LANES, width);
-        if (dropout)
-            UNROLLED for (int i = 0; i < BLOCK; i++)
-                UNROLLED for (int j = 0; j < vecs; j++)
-                    acc[i][j] *= vec_load(unit->factors + (q + i) * LANES + j * VLEN);
-        UNROLLED for (int i = 0; i < BLOCK; i++)
-            UNROLLED for (int j = 0; j < vecs; j++)
-                acc[i][j] = vec_load(p + (q + i) * LANES + j * VLEN) *
-                            (acc[i][j] - unit->delta[q + i]);
-        if (tile->masked)
-            UNROLLED for (int i = 0; i < BLOCK; i++)
-                UNROLLED for (int j = 0; j < vecs; j++)
-                    acc[i][j] = vec_select(lanes_upto(last_lane(unit, tile, q + i), j), acc[i][j],
-                                           (vec){0});
+        if (dropout) {
+            FOR_BLOCK(i, j, vecs) {
+                acc[i][j] *= vec_load(unit->factors + (q + i) * LANES + j * VLEN);
+            }
+        }
+        FOR_BLOCK(i, j, vecs) {
+            acc[i][j] = vec_load(p + (q + i) * LANES + j * VLEN) * (acc[i][j] - unit->delta[q + i]);
+        }
+        if (tile->masked) {
+            FOR_BLOCK(i, j, vecs) {
+                acc[i][j] =
+                    vec_select(lanes_upto(last_lane(unit, tile, q + i), j), acc[i][j], (vec){0});
+            }
+        }
         store_block(p + q * LANES, LANES, acc, vecs);
     }
 }
@@ -229,7 +233,8 @@ static void add_transposed_seen(const struct backward_unit *unit, const struct b
         int64_t last = last_lane(unit, tile, tile->from[tile->slot] + q);
         for (int64_t d = 0; d < width; d++)
             for (int64_t lane = 0; lane <= last; lane++)
-                sum->sum[d * LANES + lane] += sum->rows[q * unit->stride + d] * sum->p[q * LANES + lane];
+                sum->sum[d * LANES + lane] +=
+                    sum->rows[q * unit->stride + d] * sum->p[q * LANES + lane];
     }
 }
 

@@ -1,4 +1,5 @@
-/* Which pairs of a query and a key a strip's dropout keeps; the words are ops/dilated_attention.h's. */
+/* Which pairs of a query and a key a strip's dropout keeps; the words are
+ * ops/dilated_attention.h's. */
 #ifndef LNET_CPU_ATTENTION_DROPOUT_H
 #define LNET_CPU_ATTENTION_DROPOUT_H
 
@@ -17,8 +18,7 @@ static inline struct attention_dropout dropout_of(const struct lnet_dilation *di
     uint64_t start = (uint64_t)strip->start;
     return (struct attention_dropout){
         .key = dilation->seed ^ (start >> 32) << 32,
-        .high = (start & 0xFFFFFFFF) |
-                ((uint64_t)strip->level | (uint64_t)batch_head << 6) << 32,
+        .high = (start & 0xFFFFFFFF) | ((uint64_t)strip->level | (uint64_t)batch_head << 6) << 32,
         .threshold = lnet_dropout_threshold(dilation->dropout),
         .factor = (float)(1.0 / (1.0 - dilation->dropout)),
     };

@@ -1,7 +1,7 @@
 /* Forward attention of a block of rows on one head: an online softmax kept from strip to strip.
  *
- * The queries of a strip are taken `group` tiles at a time, and each tile of keys and values, packed
- * once, is shown to all of them. Tiles are transposed, queries in the lanes,
+ * The queries of a strip are taken `group` tiles at a time, and each tile of keys and values,
+ * packed once, is shown to all of them. Tiles are transposed, queries in the lanes,
  *
  *     S^T (keys, lanes) = K Q^T,   O^T (D, lanes) += V^T P^T,
  *
@@ -15,16 +15,16 @@
 
 enum {
     KEY_TILE = 96,
-    MAX_GROUP = 480 / LANES, /* query tiles that share a packed key tile */
-    GROUP_FLOATS = 40 << 10, /* about so many in their Q^T, so that it stays in the L2 cache */
+    MAX_GROUP = 960 / LANES, /* query tiles that share a packed key tile */
+    GROUP_FLOATS = 80 << 10, /* about so many in their Q^T, so that it stays in the L2 cache */
 };
 
 struct forward {
     const struct lnet_dilated_attention_args *args;
     struct attention_pattern pattern;
     int64_t block_rows, blocks, group;
-    float scale;            /* of scores, as powers of 2 */
-    float *scratch;         /* (threads, scratch_floats) */
+    float scale;    /* of scores, as powers of 2 */
+    float *scratch; /* (threads, scratch_floats) */
     int64_t scratch_floats;
 };
 
@@ -32,7 +32,7 @@ struct forward {
 struct forward_unit {
     const struct forward *job;
     int64_t batch_item, head, begin, end;
-    int32_t *slot;                    /* (rows,) where a row's sums are, -1 for none */
+    int32_t *slot; /* (rows,) where a row's sums are, -1 for none */
     int32_t slots;
     float *sum, *top, *total, *zeros; /* by slot: O (rows, D) and softmax so far; keys of zeros */
     float *q, *o;                     /* (group, D, LANES) */
@@ -79,7 +79,9 @@ static int64_t forward_lay_out(struct forward_unit *unit, const struct forward *
 }
 
 /* What scores are taken relative to: `top`, and where that is -inf, 0, as all of them are -inf. */
-ALWAYS_INLINE vec finite_top(vec top) { return vec_select(top == -INFINITY, (vec){0}, top); }
+ALWAYS_INLINE vec finite_top(vec top) {
+    return vec_select(top == -INFINITY, (vec){0}, top);
+}
 
 /* S^T = K Q^T, and the top of the scores brought up to date. */
 ALWAYS_INLINE void scores(int vecs, const struct forward_unit *unit,
@@ -95,14 +97,15 @@ ALWAYS_INLINE void scores(int vecs, const struct forward_unit *unit,
         multiply_add(acc, vecs, unit->k + key * width, width, 1, tile->q, LANES, width);
         if (tile->masked) {
             int32_t seen_from = (int32_t)(tile->first_key + key - tile->first_query);
-            UNROLLED for (int i = 0; i < BLOCK; i++)
-                UNROLLED for (int j = 0; j < vecs; j++)
-                    acc[i][j] = vec_select(lanes >= seen_from + i - j * VLEN, acc[i][j],
-                                           vec_set(-INFINITY));
+            FOR_BLOCK(i, j, vecs) {
+                acc[i][j] =
+                    vec_select(lanes >= seen_from + i - j * VLEN, acc[i][j], vec_set(-INFINITY));
+            }
         }
         store_block(unit->p + key * LANES, LANES, acc, vecs);
-        UNROLLED for (int i = 0; i < BLOCK; i++)
-            UNROLLED for (int j = 0; j < vecs; j++) top[j] = vec_max(acc[i][j], top[j]);
+        FOR_BLOCK(i, j, vecs) {
+            top[j] = vec_max(acc[i][j], top[j]);
+        }
     }
     for (int j = 0; j < vecs; j++) {
         vec before = vec_load(tile->top + j * VLEN);
@@ -141,11 +144,10 @@ ALWAYS_INLINE void add_values(int vecs, const struct forward_unit *unit,
         vec acc[BLOCK][MAX_VECS];
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->v + d, 1, width, unit->p, LANES, tile->plain_keys);
-        UNROLLED for (int i = 0; i < BLOCK; i++)
-            UNROLLED for (int j = 0; j < vecs; j++) {
-                float *o = tile->o + (d + i) * LANES + j * VLEN;
-                vec_store(o, vec_load(o) * vec_load(unit->shrink + j * VLEN) + acc[i][j]);
-            }
+        FOR_BLOCK(i, j, vecs) {
+            float *o = tile->o + (d + i) * LANES + j * VLEN;
+            vec_store(o, vec_load(o) * vec_load(unit->shrink + j * VLEN) + acc[i][j]);
+        }
     }
 }
 

@@ -30,20 +30,26 @@ struct attention_strip {
     int64_t level;
 };
 
-static inline int64_t ceil_div(int64_t a, int64_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }
+static inline int64_t ceil_div(int64_t a, int64_t b) {
+    return a > 0 ? (a - 1) / b + 1 : 0;
+}
 
 static inline int64_t round_up(int64_t a, int64_t multiple) {
     return ceil_div(a, multiple) * multiple;
 }
 
-static inline int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t min_int(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
 
-static inline int64_t max_int(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t max_int(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 
 /* q (B, N, H, D), k (B, N, Hk, D) */
-static inline struct attention_pattern
-attention_pattern_of(const struct lnet_dilation *dilation, const lnet_tensor *q,
-                     const lnet_tensor *k) {
+static inline struct attention_pattern attention_pattern_of(const struct lnet_dilation *dilation,
+                                                            const lnet_tensor *q,
+                                                            const lnet_tensor *k) {
     return (struct attention_pattern){
         .dilation = dilation,
         .batch = q->shape[0],
@@ -51,7 +57,8 @@ attention_pattern_of(const struct lnet_dilation *dilation, const lnet_tensor *q,
         .heads = q->shape[2],
         .kv_heads = k->shape[2],
         .width = q->shape[3],
-        .sequences = dilation->cu_seqlens != NULL ? dilation->cu_seqlens->shape[0] - 1 : q->shape[0],
+        .sequences =
+            dilation->cu_seqlens != NULL ? dilation->cu_seqlens->shape[0] - 1 : q->shape[0],
     };
 }
 

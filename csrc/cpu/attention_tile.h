@@ -29,6 +29,8 @@ enum {
 #else
 #    define UNROLLED _Pragma("GCC unroll 8")
 #endif
+#define FOR_BLOCK(i, j, vecs)                                                                      \
+    UNROLLED for (int i = 0; i < BLOCK; i++) UNROLLED for (int j = 0; j < (vecs); j++)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* The rows of a tensor (B, N, heads, D) that a strip takes, on one head, as elements. */
@@ -74,7 +76,7 @@ static inline void prefetch_row(struct strided_rows rows, int64_t row) {
 
 /* Rows of several tensors to ask for before their turn: next to end of each, `pace` at a time,
  * between two blocks of arithmetic. */
-enum { MAX_AHEAD = 3 };
+enum { MAX_AHEAD = 4 };
 struct ahead {
     struct strided_rows rows[MAX_AHEAD];
     int64_t next[MAX_AHEAD], end[MAX_AHEAD], pace[MAX_AHEAD];
@@ -83,8 +85,7 @@ struct ahead {
 static __attribute__((noinline)) void look_ahead(struct ahead *ahead) {
     for (int i = 0; i < MAX_AHEAD; i++) {
         int64_t end = min_int(ahead->next[i] + ahead->pace[i], ahead->end[i]);
-        for (; ahead->next[i] < end; ahead->next[i]++)
-            prefetch_row(ahead->rows[i], ahead->next[i]);
+        for (; ahead->next[i] < end; ahead->next[i]++) prefetch_row(ahead->rows[i], ahead->next[i]);
     }
 }
 
@@ -126,22 +127,23 @@ ALWAYS_INLINE void multiply_add(vec acc[BLOCK][MAX_VECS], int vecs, const float 
 }
 
 ALWAYS_INLINE void clear_block(vec acc[BLOCK][MAX_VECS], int vecs) {
-    UNROLLED for (int i = 0; i < BLOCK; i++)
-        UNROLLED for (int j = 0; j < vecs; j++) acc[i][j] = (vec){0};
+    FOR_BLOCK(i, j, vecs) {
+        acc[i][j] = (vec){0};
+    }
 }
 
 ALWAYS_INLINE void store_block(float *c, int64_t stride, vec acc[BLOCK][MAX_VECS], int vecs) {
-    UNROLLED for (int i = 0; i < BLOCK; i++)
-        UNROLLED for (int j = 0; j < vecs; j++) vec_store(c + i * stride + j * VLEN, acc[i][j]);
+    FOR_BLOCK(i, j, vecs) {
+        vec_store(c + i * stride + j * VLEN, acc[i][j]);
+    }
 }
 
 /* c += acc: adding at the end spares the compiler from keeping two copies of the block. */
 ALWAYS_INLINE void add_block(float *c, int64_t stride, vec acc[BLOCK][MAX_VECS], int vecs) {
-    UNROLLED for (int i = 0; i < BLOCK; i++)
-        UNROLLED for (int j = 0; j < vecs; j++) {
-            float *at = c + i * stride + j * VLEN;
-            vec_store(at, vec_load(at) + acc[i][j]);
-        }
+    FOR_BLOCK(i, j, vecs) {
+        float *at = c + i * stride + j * VLEN;
+        vec_store(at, vec_load(at) + acc[i][j]);
+    }
 }
 
 /* Makes of an always inlined f(vecs, unit, tile) a function f_of() that calls one of three, each

@@ -21,7 +21,9 @@ static inline uint32_t bits_of_float(float value) {
     return bits;
 }
 
-static inline float bfloat16_load(uint16_t half) { return float_from_bits((uint32_t)half << 16); }
+static inline float bfloat16_load(uint16_t half) {
+    return float_from_bits((uint32_t)half << 16);
+}
 
 static inline uint16_t bfloat16_store(float value) {
     uint32_t bits = bits_of_float(value);
@@ -30,7 +32,9 @@ static inline uint16_t bfloat16_store(float value) {
 }
 
 #ifdef __F16C__
-static inline float float16_load(uint16_t half) { return _cvtsh_ss(half); }
+static inline float float16_load(uint16_t half) {
+    return _cvtsh_ss(half);
+}
 
 static inline uint16_t float16_store(float value) {
     return (uint16_t)_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
@@ -110,8 +114,7 @@ static inline float *row_out(const lnet_tensor *tensor, int64_t first, float *sc
 
 static inline void row_done(const lnet_tensor *tensor, int64_t first, int64_t n,
                             const float *scratch) {
-    if (tensor->dtype != LNET_FLOAT32)
-        store_floats(tensor->data, first, scratch, n, tensor->dtype);
+    if (tensor->dtype != LNET_FLOAT32) store_floats(tensor->data, first, scratch, n, tensor->dtype);
 }
 
 #endif

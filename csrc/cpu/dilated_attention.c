@@ -1,7 +1,7 @@
 /* Forward dilated attention: the levels one after another over the same online softmax.
  *
- * The unit of work is a block of consecutive rows on one head. Between levels its rows' sums rest in
- * scratch memory, so each level goes on where the one before stopped. */
+ * The unit of work is a block of consecutive rows on one head. Between levels its rows' sums rest
+ * in scratch memory, so each level goes on where the one before stopped. */
 #include "ops/dilated_attention.h"
 
 #include "cpu/attention_forward.h"
@@ -31,9 +31,10 @@ static void give_slots(struct forward_unit *unit, const struct attention_strip *
 
 static void attend_queries(struct forward_unit *unit, const struct attention_strip *strip,
                            int64_t begin, int64_t end) {
-    int64_t group = unit->job->group * LANES;
-    for (int64_t j = begin; j < end; j += group)
-        attend_group(unit, strip, j, min_int(end, j + group));
+    int64_t groups = ceil_div(end - begin, unit->job->group * LANES);
+    int64_t size = groups > 0 ? round_up(ceil_div(end - begin, groups), LANES) : 0;
+    for (int64_t j = begin; j < end; j += size)
+        attend_group(unit, strip, j, min_int(end, j + size));
 }
 
 /* Every level of one sequence for the rows of the unit that lie in it. */
@@ -106,9 +107,9 @@ static int64_t choose_block_rows(const struct forward *job) {
     int64_t size = (int64_t)lnet_dtype_size(job->args->q->dtype), rows = group * sparsest;
     while (rows > LANES &&
            (heads * ceil_div(pattern->rows, rows) < UNITS_PER_THREAD * threads ||
-            (rows > group && (keys * (double)(rows * pattern->width) > MAX_UNIT_WORK ||
-                              rows * threads * (int64_t)sizeof(float) * MEMORY_SHARE >
-                                  tensor_rows * size))))
+            (rows > group &&
+             (keys * (double)(rows * pattern->width) > MAX_UNIT_WORK ||
+              rows * threads * (int64_t)sizeof(float) * MEMORY_SHARE > tensor_rows * size))))
         rows = ceil_div(rows, 2);
     return max_int(rows, LANES);
 }

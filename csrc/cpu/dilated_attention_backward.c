@@ -10,10 +10,10 @@
 #include "cpu/cpu.h"
 
 enum {
-    MAX_BLOCK = 2304,       /* rows of a block: a pair ends within a tenth of a second or so */
+    MAX_BLOCK = 2304, /* rows of a block: a pair ends within a tenth of a second or so */
     MIN_BLOCK = 192,
-    WANTED_UNITS = 16,      /* blocks become smaller to have as many pairs at once */
-    ROWS_PER_CHUNK = 64,    /* of passes over all rows */
+    WANTED_UNITS = 16,   /* blocks become smaller to have as many pairs at once */
+    ROWS_PER_CHUNK = 64, /* of passes over all rows */
     MIN_WAVE_FLOATS = 4 << 20,
 };
 
@@ -53,8 +53,8 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
                 high = middle - 1;
         }
         struct attention_sequence sequence = attention_sequence_at(pattern, low);
-        segment += segment_from(pattern, sequence, step->level, job->first_row) -
-                   step->segments[low];
+        segment +=
+            segment_from(pattern, sequence, step->level, job->first_row) - step->segments[low];
         unit.kv_head = job->first_kv_head + i / step->blocks % kv_heads;
         unit.batch_item = sequence.batch_item;
         for (unit.head = unit.kv_head * group; unit.head < (unit.kv_head + 1) * group;
@@ -68,6 +68,7 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
                 other -= blocks;
             }
             unit.strip = &strip;
+            unit.first_step = step->step == 0;
             show_block(&unit, block * step->block, min_int((block + 1) * step->block, strip.count),
                        other * step->block, min_int((other + 1) * step->block, strip.count));
         }
@@ -91,8 +92,8 @@ static lnet_status show_level(struct backward_step *step) {
     }
     int64_t w = min_int(dilation->segment_lengths.items[step->level], longest);
     int64_t rows = max_int(1, ceil_div(w, dilation->dilation_rates.items[step->level]));
-    int64_t wanted = min_int(ceil_div(WANTED_UNITS, max_int(1, segments * heads)),
-                             ceil_div(rows, MIN_BLOCK));
+    int64_t wanted =
+        min_int(ceil_div(WANTED_UNITS, max_int(1, segments * heads)), ceil_div(rows, MIN_BLOCK));
     int64_t blocks = max_int(wanted, ceil_div(rows, MAX_BLOCK));
     step->block = round_up(ceil_div(rows, blocks), QUERY_TILE);
     step->blocks = ceil_div(rows, step->block);
@@ -101,30 +102,6 @@ static lnet_status show_level(struct backward_step *step) {
         LNET_TRY(lnet_parallel_for(segments * heads * step->blocks, grain, show_units, step));
 fail:
     return status;
-}
-
-/* delta = rowsum(dO * O) for rows [begin, end) of the batch. */
-static lnet_status sum_deltas(void *context, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const struct backward *job = context;
-    const struct attention_pattern *pattern = &job->pattern;
-    const lnet_tensor *out = job->args->out, *dout = job->args->dout;
-    int64_t width = pattern->width;
-    float a[256], b[256];
-    for (int64_t row = begin; row < end; row++) {
-        for (int64_t head = 0; head < pattern->heads; head++) {
-            int64_t first = (row * pattern->heads + head) * width;
-            const float *x = row_in(out, first, width, a), *y = row_in(dout, first, width, b);
-            vec sum = {0};
-            int64_t d = 0;
-            for (; d + VLEN <= width; d += VLEN) sum += vec_load(x + d) * vec_load(y + d);
-            if (d < width)
-                sum += vec_load_part(x + d, width - d, 0) * vec_load_part(y + d, width - d, 0);
-            job->delta[(row / pattern->rows * pattern->heads + head) * pattern->rows +
-                       row % pattern->rows] = vec_sum(sum);
-        }
-    }
-    return LNET_OK;
 }
 
 /* Float32 gradients of the wave's rows [begin, end): zeros at first. */
@@ -152,7 +129,8 @@ static lnet_status store_rows(void *context, int64_t begin, int64_t end, int wor
         for (int64_t row = begin; row < end; row++)
             store_floats(out[i]->data,
                          ((job->first_row + row) * out[i]->shape[2] +
-                          job->first_kv_head * (i == 0 ? group : 1)) * width,
+                          job->first_kv_head * (i == 0 ? group : 1)) *
+                             width,
                          all[i].data + row * all[i].step, all[i].step, out[i]->dtype);
     return LNET_OK;
 }
@@ -235,10 +213,8 @@ static lnet_status run_waves(struct backward_step *step) {
     for (int64_t head = 0; head < kv_heads; head += heads) {
         for (job->first_row = 0; job->first_row < total; job->first_row = step->end_row) {
             int64_t next = next_border(pattern, job->first_row);
-            do
-                step->end_row = next;
-            while (next < total &&
-                   (next = next_border(pattern, next)) - job->first_row <= rows);
+            do step->end_row = next;
+            while (next < total && (next = next_border(pattern, next)) - job->first_row <= rows);
             job->first_kv_head = head;
             step->end_kv_head = min_int(kv_heads, head + heads);
             int64_t step_kv = (step->end_kv_head - head) * pattern->width;
@@ -270,13 +246,10 @@ LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backwar
     LNET_TRY(lnet_alloc((void **)&job.delta, statistics * (int64_t)sizeof(float)));
     if (args->dilation.detached)
         LNET_TRY(lnet_alloc((void **)&job.weight, statistics * (int64_t)sizeof(float)));
-    LNET_TRY(lnet_alloc((void **)&step.segments,
-                        (pattern->sequences + 1) * (int64_t)sizeof(int64_t)));
+    LNET_TRY(
+        lnet_alloc((void **)&step.segments, (pattern->sequences + 1) * (int64_t)sizeof(int64_t)));
     LNET_TRY(lnet_alloc((void **)&job.scratch,
                         lnet_num_threads() * job.scratch_floats * (int64_t)sizeof(float)));
-    if (!args->dilation.detached)
-        LNET_TRY(lnet_parallel_for(pattern->batch * pattern->rows, ROWS_PER_CHUNK, sum_deltas,
-                                   &job));
     if (args->dq->dtype == LNET_FLOAT32) {
         job.dq = (struct gradient_rows){args->dq->data, pattern->heads * pattern->width};
         job.dk = (struct gradient_rows){args->dk->data, pattern->kv_heads * pattern->width};

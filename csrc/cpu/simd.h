@@ -27,9 +27,13 @@ static inline vec vec_load(const float *p) {
     return v;
 }
 
-static inline void vec_store(float *p, vec v) { memcpy(p, &v, sizeof v); }
+static inline void vec_store(float *p, vec v) {
+    memcpy(p, &v, sizeof v);
+}
 
-static inline vec vec_set(float x) { return x - (vec){0}; }
+static inline vec vec_set(float x) {
+    return x - (vec){0};
+}
 
 /* The first n < VLEN elements, the others `fill`. */
 static inline vec vec_load_part(const float *p, int64_t n, float fill) {
@@ -85,7 +89,8 @@ static inline float vec_hmax(vec v) {
     float part[VLEN];
     memcpy(part, &v, sizeof v);
     for (int width = VLEN / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
+        for (int i = 0; i < width; i++)
+            part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
     return part[0];
 }
 
@@ -104,9 +109,13 @@ static inline vec vec_exp2_upto127(vec x) {
 }
 
 /* 2^x: infinity above 127.5, and NaN of NaN. */
-static inline vec vec_exp2(vec x) { return vec_exp2_upto127(vec_min(vec_set(128.0f), x)); }
+static inline vec vec_exp2(vec x) {
+    return vec_exp2_upto127(vec_min(vec_set(128.0f), x));
+}
 
-static inline vec vec_exp(vec x) { return vec_exp2(x * 1.44269504088896341f); }
+static inline vec vec_exp(vec x) {
+    return vec_exp2(x * 1.44269504088896341f);
+}
 
 /* Stores past the cache, at an address that is a multiple of the vector's size. */
 static inline void vec_stream(float *p, vec v) {

@@ -43,8 +43,8 @@ lnet_status lnet_check_row_statistic(const char *op, const lnet_tensor *tensor,
 lnet_status lnet_check_indices(const char *op, const char *name, const lnet_tensor *indices,
                                int64_t limit, const int64_t *ignored);
 
-/* `cu_seqlens` (S+1,) int64 says where the documents of `tensor` (1, N, ...) begin and end: where the
- * CPU can read it, it rises from 0 to N. */
+/* `cu_seqlens` (S+1,) int64 says where the documents of `tensor` (1, N, ...) begin and end: where
+ * the CPU can read it, it rises from 0 to N. */
 lnet_status lnet_check_cu_seqlens(const char *op, const lnet_tensor *cu_seqlens,
                                   const lnet_tensor *tensor);
 
@@ -63,6 +63,8 @@ static inline int64_t lnet_index(const lnet_tensor *indices, int64_t i) {
 }
 
 #define LNET_SHAPE(...)                                                                            \
-    (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]) { __VA_ARGS__ }
+    (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]) {             \
+        __VA_ARGS__                                                                                \
+    }
 
 #endif

@@ -59,7 +59,7 @@ lnet_status lnet_run(const lnet_op *op, const void *args, lnet_stream *stream);
         bool: LNET_FIELD_BOOL, lnet_int64_list: LNET_FIELD_LIST)
 /* clang-format on */
 #define LNET_FIELD_(name, member, optional)                                                        \
-    {name, LNET_FIELD_KIND(member), optional, offsetof(lnet_args, member)}
+    { name, LNET_FIELD_KIND(member), optional, offsetof(lnet_args, member) }
 #define LNET_FIELD(member) LNET_FIELD_(#member, member, false)
 #define LNET_OPTIONAL(member) LNET_FIELD_(#member, member, true)
 /* A field of a struct `group` inside the argument struct, called by its own name alone. */
@@ -69,7 +69,9 @@ lnet_status lnet_run(const lnet_op *op, const void *args, lnet_stream *stream);
 /* Defines lnet_foo and lnet_op_foo; inside it `lnet_args` is the type of the argument struct. The
  * declaration at the end takes the semicolon. */
 #define LNET_DEFINE_OP(op, ...)                                                                    \
-    static lnet_status check_args_##op(const void *args) { return check_##op(#op, args); }         \
+    static lnet_status check_args_##op(const void *args) {                                         \
+        return check_##op(#op, args);                                                              \
+    }                                                                                              \
     static lnet_status launch_##op(const lnet_backend *backend, const void *args,                  \
                                    lnet_stream *stream) {                                          \
         return backend->op(args, stream);                                                          \

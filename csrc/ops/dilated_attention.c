@@ -51,8 +51,7 @@ static lnet_status check_sequences(const char *op, const struct lnet_dilation *d
                                  "%s: lengths[%" PRId64 "] is %" PRId64 ", expected 0 to %" PRId64,
                                  op, b, rows[b], q->shape[1]);
     }
-    if (dilation->cu_seqlens != NULL)
-        LNET_TRY(lnet_check_cu_seqlens(op, dilation->cu_seqlens, q));
+    if (dilation->cu_seqlens != NULL) LNET_TRY(lnet_check_cu_seqlens(op, dilation->cu_seqlens, q));
     status = LNET_OK;
 fail:
     return status;
@@ -76,8 +75,9 @@ static lnet_status check_qkv(const char *op, const lnet_tensor *q, const lnet_te
                          "%s: k: %" PRId64 " heads, q has %" PRId64 ": not a multiple", op,
                          kv_heads, heads);
     if (q->shape[0] * heads >= LNET_MAX_BATCH_HEADS)
-        return lnet_fail(LNET_SHAPE_ERROR, "%s: q: batch times heads is %" PRId64
-                         ", expected less than %d", op, q->shape[0] * heads, LNET_MAX_BATCH_HEADS);
+        return lnet_fail(LNET_SHAPE_ERROR,
+                         "%s: q: batch times heads is %" PRId64 ", expected less than %d", op,
+                         q->shape[0] * heads, LNET_MAX_BATCH_HEADS);
     LNET_TRY(lnet_check_device(op, "q", q, "k", k));
     LNET_TRY(lnet_check_device(op, "q", q, "v", v));
     LNET_TRY(lnet_check_dtype(op, "k", k, 1u << q->dtype));

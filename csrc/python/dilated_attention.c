@@ -64,17 +64,16 @@ static int parse_choice(lnet_state *state, const char *name, const char *text, c
 }
 
 static PyObject *attention_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"segment_lengths", "dilation_rates", "causal", "offsets", "gradient",
+    static char *names[] = {"segment_lengths", "dilation_rates", "causal",  "offsets", "gradient",
                             "zero_keys",       "scale",          "dropout", NULL};
     PyObject *lengths, *rates, *scale = Py_None;
     int causal = 1, zero_keys = 0;
     const char *offsets = "interleaved", *gradient = "exact";
     double dropout = 0.0;
     lnet_state *state = lnet_state_of(type);
-    if (state == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|p$sspOd:DilatedAttention", names, &lengths,
-                                     &rates, &causal, &offsets, &gradient, &zero_keys, &scale,
-                                     &dropout))
+    if (state == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|p$sspOd:DilatedAttention",
+                                                      names, &lengths, &rates, &causal, &offsets,
+                                                      &gradient, &zero_keys, &scale, &dropout))
         return NULL;
     allocfunc allocate = PyType_GetSlot(type, Py_tp_alloc);
     PyObject *self = allocate(type, 0);
@@ -218,7 +217,8 @@ static int call_begin(call *c, PyObject *self, const char *const *names, PyObjec
     if (PyErr_Occurred()) return -1;
     const lnet_tensor *query = tensor_of(c->inputs[q]);
     if (isnan(c->dilation.scale)) {
-        int64_t width = query->ndim == 4 ? query->shape[3] : 1; /* other ranks fail the op's check */
+        int64_t width =
+            query->ndim == 4 ? query->shape[3] : 1; /* other ranks fail the op's check */
         c->dilation.scale = 1.0 / sqrt((double)(width > 0 ? width : 1));
     }
     return 0;
@@ -263,9 +263,9 @@ static PyObject *attention_forward(PyObject *self, PyObject *args, PyObject *kwa
     if (zero == NULL) return NULL;
     if (call_begin(&c, self, inputs, arrays, 3, 0, lengths, cu_seqlens, seed ? seed : zero) == 0) {
         const lnet_tensor *q = tensor_of(c.inputs[0]);
-        lnet_status status = lnet_dilated_attention_check_inputs(
-            "DilatedAttention.forward", &c.dilation, q, tensor_of(c.inputs[1]),
-            tensor_of(c.inputs[2]));
+        lnet_status status =
+            lnet_dilated_attention_check_inputs("DilatedAttention.forward", &c.dilation, q,
+                                                tensor_of(c.inputs[1]), tensor_of(c.inputs[2]));
         if (status != LNET_OK) {
             lnet_raise(c.state, status);
         } else if (call_output(&c, 0, q, false) == 0 && call_output(&c, 1, q, true) == 0) {
@@ -277,10 +277,9 @@ static PyObject *attention_forward(PyObject *self, PyObject *args, PyObject *kwa
                 .v = tensor_of(c.inputs[2]),
                 .dilation = c.dilation,
             };
-            Py_BEGIN_ALLOW_THREADS
-            status = lnet_dilated_attention(&a, NULL);
-            Py_END_ALLOW_THREADS
-            result = status == LNET_OK ? call_results(&c, 2) : lnet_raise(c.state, status);
+            Py_BEGIN_ALLOW_THREADS status = lnet_dilated_attention(&a, NULL);
+            Py_END_ALLOW_THREADS result =
+                status == LNET_OK ? call_results(&c, 2) : lnet_raise(c.state, status);
         }
     }
     call_end(&c);
@@ -289,7 +288,7 @@ static PyObject *attention_forward(PyObject *self, PyObject *args, PyObject *kwa
 }
 
 static PyObject *attention_backward(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"dout", "q",   "k",       "v",          "out",
+    static char *names[] = {"dout", "q",       "k",          "v",    "out",
                             "lse",  "lengths", "cu_seqlens", "seed", NULL};
     static const char *const inputs[] = {"dout", "q", "k", "v", "out", "lse"};
     PyObject *arrays[6], *lengths = Py_None, *cu_seqlens = Py_None, *seed = NULL, *result = NULL;
@@ -317,10 +316,9 @@ static PyObject *attention_backward(PyObject *self, PyObject *args, PyObject *kw
             .dilation = c.dilation,
         };
         lnet_status status;
-        Py_BEGIN_ALLOW_THREADS
-        status = lnet_dilated_attention_backward(&a, NULL);
-        Py_END_ALLOW_THREADS
-        result = status == LNET_OK ? call_results(&c, 3) : lnet_raise(c.state, status);
+        Py_BEGIN_ALLOW_THREADS status = lnet_dilated_attention_backward(&a, NULL);
+        Py_END_ALLOW_THREADS result =
+            status == LNET_OK ? call_results(&c, 3) : lnet_raise(c.state, status);
     }
     call_end(&c);
     Py_DECREF(zero);
@@ -329,23 +327,25 @@ static PyObject *attention_backward(PyObject *self, PyObject *args, PyObject *kw
 
 static PyMethodDef attention_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))attention_forward, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("forward($self, q, k, v, *, lengths=None, cu_seqlens=None, seed=0)\n--\n\n"
-               "Attention output and log-sum-exp.\n\n"
-               "Parameters\n----------\n"
-               "q : array (B, N, H, D), float32, float16 or bfloat16\n"
-               "k, v : arrays (B, N, Hk, D) of the same dtype; H a multiple of Hk\n"
-               "lengths : array (B,) int64, optional\n"
-               "    Rows of each batch item that exist: keys past the length do not exist, outputs\n"
-               "    past it are 0 and their LSE -inf.\n"
-               "cu_seqlens : array (S+1,) int64, optional\n"
-               "    Where each of S documents packed end to end begins, and N. Needs B = 1.\n"
-               "seed : int\n    Of dropout; give backward the same.\n\n"
-               "Returns\n-------\n"
-               "out : array (B, N, H, D), the dtype of q\n"
-               "lse : array (B, H, N) float32\n"
-               "    NumPy arrays where all inputs were, else longnet.Tensor.")},
+     PyDoc_STR(
+         "forward($self, q, k, v, *, lengths=None, cu_seqlens=None, seed=0)\n--\n\n"
+         "Attention output and log-sum-exp.\n\n"
+         "Parameters\n----------\n"
+         "q : array (B, N, H, D), float32, float16 or bfloat16\n"
+         "k, v : arrays (B, N, Hk, D) of the same dtype; H a multiple of Hk\n"
+         "lengths : array (B,) int64, optional\n"
+         "    Rows of each batch item that exist: keys past the length do not exist, outputs\n"
+         "    past it are 0 and their LSE -inf.\n"
+         "cu_seqlens : array (S+1,) int64, optional\n"
+         "    Where each of S documents packed end to end begins, and N. Needs B = 1.\n"
+         "seed : int\n    Of dropout; give backward the same.\n\n"
+         "Returns\n-------\n"
+         "out : array (B, N, H, D), the dtype of q\n"
+         "lse : array (B, H, N) float32\n"
+         "    NumPy arrays where all inputs were, else longnet.Tensor.")},
     {"backward", (PyCFunction)(void (*)(void))attention_backward, METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("backward($self, dout, q, k, v, out, lse, *, lengths=None, cu_seqlens=None, seed=0)\n--\n\n"
+     PyDoc_STR("backward($self, dout, q, k, v, out, lse, *, lengths=None, cu_seqlens=None, "
+               "seed=0)\n--\n\n"
                "Gradients of the inputs, from the gradient of the output.\n\n"
                "Parameters\n----------\n"
                "dout : array (B, N, H, D)\n"

@@ -2,8 +2,8 @@
 #include "python/python.h"
 
 static const char *const class_names[LNET_INTERRUPTED] = {
-    [LNET_SHAPE_ERROR] = "ShapeError",         [LNET_DTYPE_ERROR] = "DTypeError",
-    [LNET_DEVICE_ERROR] = "DeviceError",       [LNET_VALUE_ERROR] = "ConfigError",
+    [LNET_SHAPE_ERROR] = "ShapeError",        [LNET_DTYPE_ERROR] = "DTypeError",
+    [LNET_DEVICE_ERROR] = "DeviceError",      [LNET_VALUE_ERROR] = "ConfigError",
     [LNET_MEMORY_ERROR] = "OutOfMemoryError",
 };
 

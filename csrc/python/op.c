@@ -8,7 +8,9 @@ typedef struct op_object {
     const lnet_op *op;
 } op_object;
 
-static const lnet_op *op_of(PyObject *self) { return ((op_object *)self)->op; }
+static const lnet_op *op_of(PyObject *self) {
+    return ((op_object *)self)->op;
+}
 
 /* What one call holds while it runs. */
 typedef struct call {
@@ -40,11 +42,20 @@ static int set_field(lnet_state *state, call *c, int index, const lnet_field *fi
         if (c->held[index] == NULL) return -1;
         *(lnet_tensor **)target = &((tensor_object *)c->held[index])->tensor;
         return 0;
-    case LNET_FIELD_INT64: *(int64_t *)target = PyLong_AsLongLong(value); break;
-    case LNET_FIELD_UINT64: *(uint64_t *)target = PyLong_AsUnsignedLongLong(value); break;
-    case LNET_FIELD_DOUBLE: *(double *)target = PyFloat_AsDouble(value); break;
-    case LNET_FIELD_BOOL: *(bool *)target = PyObject_IsTrue(value) == 1; break;
-    case LNET_FIELD_LIST: return set_list(c, index, value, target);
+    case LNET_FIELD_INT64:
+        *(int64_t *)target = PyLong_AsLongLong(value);
+        break;
+    case LNET_FIELD_UINT64:
+        *(uint64_t *)target = PyLong_AsUnsignedLongLong(value);
+        break;
+    case LNET_FIELD_DOUBLE:
+        *(double *)target = PyFloat_AsDouble(value);
+        break;
+    case LNET_FIELD_BOOL:
+        *(bool *)target = PyObject_IsTrue(value) == 1;
+        break;
+    case LNET_FIELD_LIST:
+        return set_list(c, index, value, target);
     }
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -77,8 +88,7 @@ static int gather_arguments(const lnet_op *op, PyObject *args, PyObject *kwargs,
     }
     for (int i = 0; i < op->field_count; i++) {
         if (values[i] != NULL || op->fields[i].optional) continue;
-        PyErr_Format(PyExc_TypeError, "%s: argument '%s' is missing", op->name,
-                     op->fields[i].name);
+        PyErr_Format(PyExc_TypeError, "%s: argument '%s' is missing", op->name, op->fields[i].name);
         return -1;
     }
     return 0;
@@ -94,10 +104,9 @@ static PyObject *op_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     for (int i = 0; i < op->field_count; i++)
         if (values[i] != NULL && set_field(state, &c, i, &op->fields[i], values[i]) < 0) goto done;
     lnet_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = lnet_run(op, c.args, NULL);
-    Py_END_ALLOW_THREADS
-    result = status == LNET_OK ? Py_NewRef(Py_None) : lnet_raise(state, status);
+    Py_BEGIN_ALLOW_THREADS status = lnet_run(op, c.args, NULL);
+    Py_END_ALLOW_THREADS result =
+        status == LNET_OK ? Py_NewRef(Py_None) : lnet_raise(state, status);
 done:
     for (int i = 0; i < op->field_count; i++) {
         Py_XDECREF(c.held[i]);

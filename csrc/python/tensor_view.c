@@ -1,7 +1,9 @@
 /* Views of a longnet.Tensor: the same memory in another shape, or a part of it. */
 #include "python/python.h"
 
-static lnet_tensor *tensor_of(PyObject *self) { return &((tensor_object *)self)->tensor; }
+static lnet_tensor *tensor_of(PyObject *self) {
+    return &((tensor_object *)self)->tensor;
+}
 
 int lnet_parse_shape(lnet_state *state, PyObject *object, int64_t *shape) {
     if (PyLong_Check(object)) {
@@ -31,7 +33,8 @@ PyObject *lnet_tensor_reshape(PyObject *self, PyObject *args) {
     char found[160], wanted[160];
     if (state == NULL) return NULL;
     bool single = PyTuple_Size(args) == 1 && !PyLong_Check(PyTuple_GetItem(args, 0));
-    int ndim = lnet_parse_shape(state, single ? PyTuple_GetItem(args, 0) : args, shape), free_dim = -1;
+    int ndim = lnet_parse_shape(state, single ? PyTuple_GetItem(args, 0) : args, shape),
+        free_dim = -1;
     if (ndim < 0) return NULL;
     if (!lnet_tensor_contiguous(t))
         return lnet_raise(state, lnet_fail(LNET_SHAPE_ERROR,
@@ -49,10 +52,10 @@ PyObject *lnet_tensor_reshape(PyObject *self, PyObject *args) {
         known = count;
     }
     if (known != count)
-        return lnet_raise(
-            state, lnet_fail(LNET_SHAPE_ERROR, "reshape: %s into %s: not as many elements",
-                             lnet_shape_describe(t->ndim, t->shape, found, sizeof found),
-                             lnet_shape_describe(ndim, shape, wanted, sizeof wanted)));
+        return lnet_raise(state,
+                          lnet_fail(LNET_SHAPE_ERROR, "reshape: %s into %s: not as many elements",
+                                    lnet_shape_describe(t->ndim, t->shape, found, sizeof found),
+                                    lnet_shape_describe(ndim, shape, wanted, sizeof wanted)));
     lnet_tensor_share(&result, t);
     int64_t step = 1;
     result.ndim = ndim;

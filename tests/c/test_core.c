@@ -47,7 +47,9 @@ static void test_memory(void) {
 }
 
 static int releases;
-static void count_release(void *owner) { releases += *(int *)owner; }
+static void count_release(void *owner) {
+    releases += *(int *)owner;
+}
 
 static void test_tensor(void) {
     char text[64];
@@ -80,12 +82,12 @@ static void test_tensor(void) {
 /* Known answers of Random123, kat_vectors: philox4x32 with 10 rounds. */
 static void test_philox(void) {
     lnet_random4 zero = lnet_philox(0, 0, 0), ones = lnet_philox(~0ull, ~0ull, ~0ull);
-    lnet_random4 pi = lnet_philox(0x299f31d0a4093822ull, 0x85a308d3243f6a88ull,
-                                  0x0370734413198a2eull);
-    EXPECT(zero.word[0] == 0x6627e8d5 && zero.word[1] == 0xe169c58d &&
-           zero.word[2] == 0xbc57ac4c && zero.word[3] == 0x9b00dbd8);
-    EXPECT(ones.word[0] == 0x408f276d && ones.word[1] == 0x41c83b0e &&
-           ones.word[2] == 0xa20bc7c6 && ones.word[3] == 0x6d5451fd);
+    lnet_random4 pi =
+        lnet_philox(0x299f31d0a4093822ull, 0x85a308d3243f6a88ull, 0x0370734413198a2eull);
+    EXPECT(zero.word[0] == 0x6627e8d5 && zero.word[1] == 0xe169c58d && zero.word[2] == 0xbc57ac4c &&
+           zero.word[3] == 0x9b00dbd8);
+    EXPECT(ones.word[0] == 0x408f276d && ones.word[1] == 0x41c83b0e && ones.word[2] == 0xa20bc7c6 &&
+           ones.word[3] == 0x6d5451fd);
     EXPECT(pi.word[0] == 0xd16cfe09 && pi.word[1] == 0x94fdcceb && pi.word[2] == 0x5001e420 &&
            pi.word[3] == 0x24126ea1);
 }
@@ -107,7 +109,9 @@ static lnet_status nested(void *context, int64_t begin, int64_t end, int worker)
     return lnet_parallel_for((end - begin) * 10, 3, add_one, (int *)context + begin * 10);
 }
 
-static int interrupt_now(void) { return 1; }
+static int interrupt_now(void) {
+    return 1;
+}
 
 static void *call_from_thread(void *items) {
     for (int i = 0; i < 200; i++) lnet_parallel_for(1000, 7, add_one, items);
@@ -163,7 +167,9 @@ static void test_attention(void) {
     for (int i = 0; i < 9; i++) {
         bool kv = i == K || i == V || i == DK || i == DV;
         EXPECT(lnet_tensor_new(&t[i], LNET_FLOAT32, CPU, i == LSE ? 3 : 4,
-                               i == LSE ? rows : kv ? narrow : wide) == LNET_OK);
+                               i == LSE ? rows
+                               : kv     ? narrow
+                                        : wide) == LNET_OK);
         float *data = t[i].data;
         for (int64_t j = 0; j < lnet_tensor_count(&t[i]); j++)
             data[j] = (float)(int32_t)lnet_philox((uint64_t)i, (uint64_t)j, 0).word[0] * 0x1p-31f;
