@@ -1,0 +1,348 @@
+/* A consumer warpgroup: 64 rows of each tile against the keys that they see.
+ *
+ * Blocks of keys are visited from the last, which may be masked, to the first. While the scores of
+ * one block become probabilities, the product of the block before with its values runs. */
+#ifndef LNET_DILATED_ATTENTION_CONSUME_CUH
+#define LNET_DILATED_ATTENTION_CONSUME_CUH
+
+#include "dilated_attention.cuh"
+#include "dilated_attention_schedule.cuh"
+#include "dilated_attention_softmax.cuh"
+#include "wgmma.cuh"
+
+namespace dilated {
+
+/* A number that is the same in all threads, so that the compiler knows. */
+__device__ __forceinline__ int uniform(int x) {
+    return __shfl_sync(~0u, x, 0);
+}
+
+/* Rows that see nothing yet, or what earlier levels left for them. */
+template <int width>
+__device__ __forceinline__ void begin_rows(float (&o)[width / 2], row_pair &rows,
+                                           const float *state, const uint32_t (&entry)[2],
+                                           int zero_keys) {
+    const int quad = threadIdx.x % 4;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        rows.m[r] = -INFINITY;
+        rows.l[r] = 0;
+        const bool known = entry[r] & ROW_KNOWN;
+        const float *from =
+            state + static_cast<int64_t>(entry[r] & ROW_PLACE) * layout<width>::state_stride;
+#pragma unroll
+        for (int c = 0; c < width / 16; c++) {
+            float4 x = make_float4(0, 0, 0, 0);
+            if (known) x = __ldcg(reinterpret_cast<const float4 *>(from + c * 16 + quad * 4));
+            o[8 * c + 2 * r + 0] = x.x;
+            o[8 * c + 2 * r + 1] = x.y;
+            o[8 * c + 2 * r + 4] = x.z;
+            o[8 * c + 2 * r + 5] = x.w;
+        }
+        if (known) {
+            const float2 x = __ldcg(reinterpret_cast<const float2 *>(from + width));
+            rows.m[r] = x.x;
+            rows.l[r] = quad == 0 ? x.y : 0;
+        }
+        if (zero_keys > 0) {
+            float top = fmaxf(rows.m[r], 0.0f), shrink = sm90::exp2_fast(rows.m[r] - top);
+            rows.l[r] = rows.l[r] * shrink + (quad == 0 ? zero_keys * sm90::exp2_fast(-top) : 0);
+            rows.m[r] = top;
+#pragma unroll
+            for (int i = 0; i < width / 2; i++)
+                if (i / 2 % 2 == r) o[i] *= shrink;
+        }
+    }
+}
+
+/* Leaves one row for later levels. */
+template <int width>
+__device__ __forceinline__ void keep_row(const float (&o)[width / 2], int r, float m, float l,
+                                         float *to) {
+    const int quad = threadIdx.x % 4;
+#pragma unroll
+    for (int c = 0; c < width / 16; c++)
+        __stcg(reinterpret_cast<float4 *>(to + c * 16 + quad * 4),
+               make_float4(o[8 * c + 2 * r + 0], o[8 * c + 2 * r + 1], o[8 * c + 2 * r + 4],
+                           o[8 * c + 2 * r + 5]));
+    if (quad == 0) __stcg(reinterpret_cast<float2 *>(to + width), make_float2(m, l));
+}
+
+/* One row of O as 16-byte pieces: of four neighbouring pieces, each thread of a quad gets one. */
+template <int width, bool bfloat16>
+__device__ __forceinline__ void store_row(const float (&o)[width / 2], int r, float factor,
+                                          bool valid, char *out, int columns) {
+    const int quad = threadIdx.x % 4;
+    const bool odd = quad & 1, upper = quad & 2;
+#pragma unroll
+    for (int g = 0; g < (width + 31) / 32; g++) {
+        uint32_t x[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int at = 4 * (4 * g + i) + 2 * r;
+            x[i] = 4 * g + i < width / 8 ? pack<bfloat16>(o[at] * factor, o[at + 1] * factor) : 0;
+        }
+        uint32_t y0 = __shfl_xor_sync(~0u, odd ? x[0] : x[1], 1);
+        uint32_t y1 = __shfl_xor_sync(~0u, odd ? x[2] : x[3], 1);
+        uint32_t a0 = odd ? y0 : x[0], a1 = odd ? x[1] : y0;
+        uint32_t b0 = odd ? y1 : x[2], b1 = odd ? x[3] : y1;
+        uint32_t z0 = __shfl_xor_sync(~0u, upper ? a0 : b0, 2);
+        uint32_t z1 = __shfl_xor_sync(~0u, upper ? a1 : b1, 2);
+        uint4 piece = upper ? make_uint4(z0, z1, b0, b1) : make_uint4(a0, a1, z0, z1);
+        const int column = (4 * g + quad) * 8;
+        if (valid && column < columns) *reinterpret_cast<uint4 *>(out + column * 2) = piece;
+    }
+}
+
+/* The scores of one warp's rows once more, by itself. */
+template <int width, bool bfloat16, int count>
+__device__ __forceinline__ void warp_scores(float (&s)[count], uint32_t q, uint32_t k) {
+    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
+#pragma unroll
+    for (int i = 0; i < count; i++) s[i] = 0;
+#pragma unroll 1
+    for (int step = 0; step < width / 16; step++) {
+        const int piece = step % 4 * 2;
+        uint32_t a[4], b[4];
+        sm90::load_tiles(a, q + step / 4 * (WARPGROUP_ROWS * 128) + row * 128 +
+                                ((piece + lane / 16) ^ row % 8) * 16);
+        const int key = lane % 8 + lane / 16 * 8;
+        uint32_t panel =
+            k + step / 4 * (count * 2 * 128) + key * 128 + ((piece + lane / 8 % 2) ^ key % 8) * 16;
+#pragma unroll
+        for (int pair = 0; pair < count / 8; pair++) {
+            sm90::load_tiles(b, panel + pair * 16 * 128);
+            sm90::warp_product<bfloat16>(s + pair * 8, a, b[0], b[1]);
+            sm90::warp_product<bfloat16>(s + pair * 8 + 4, a, b[2], b[3]);
+        }
+    }
+}
+
+template <int width, bool bfloat16> struct consumer {
+    using L = layout<width>;
+    using S = shape<width>;
+    enum { keys = S::keys, scores = keys / 2 };
+
+    const forward &p;
+    const tile *tiles;
+    const uint32_t *tables;
+    uint32_t shared, barriers;
+    ring_place<L::ring> tile_place = {0};
+    ring_place<S::q_buffers> q_place = {0};
+    /* the block whose keys are next; its values come one block later */
+    ring_place<S::stages> place = {0};
+
+    __device__ __forceinline__ uint32_t barrier(int index) const { return barriers + index * 8; }
+    __device__ __forceinline__ void leave(int index) const {
+        if (threadIdx.x % 32 == 0) sm90::barrier_arrive(barrier(index));
+    }
+
+    __device__ __forceinline__ void issue_scores(float (&s)[scores], uint32_t q) const {
+        const uint32_t a = sm90::tile_begin(q, 16);
+        const uint32_t b =
+            uniform(sm90::tile_begin(shared + L::k_at, 16) + place.index() * (L::kv_bytes >> 4));
+        sm90::products_begin();
+#pragma unroll
+        for (int step = 0; step < width / 16; step++)
+            sm90::products<keys, bfloat16>::shared(
+                s, sm90::tile_descriptor(a, step / 4 * (WARPGROUP_ROWS * 128) + step % 4 * 32),
+                sm90::tile_descriptor(b, step / 4 * (keys * 128) + step % 4 * 32), step != 0);
+        sm90::products_commit();
+    }
+
+    __device__ __forceinline__ void
+    issue_values(float (&o)[width / 2], const uint32_t (&probabilities)[scores / 2]) const {
+        const uint32_t b = uniform(sm90::tile_begin(shared + L::v_at, keys * 128) +
+                                   place.before().index() * (L::kv_bytes >> 4));
+        sm90::products_begin();
+#pragma unroll
+        for (int step = 0; step < keys / 16; step++)
+            sm90::products<width, bfloat16>::registers(o, probabilities + 4 * step,
+                                                       sm90::tile_descriptor(b, step * 2048));
+        sm90::products_commit();
+    }
+
+    __device__ __forceinline__ void wait_k() const {
+        sm90::barrier_wait(barrier(L::k_full + place.index()), place.parity());
+    }
+    __device__ __forceinline__ void wait_v() const {
+        const ring_place<S::stages> v = place.before();
+        sm90::barrier_wait(barrier(L::v_full + v.index()), v.parity());
+    }
+    __device__ __forceinline__ void leave_k() const {
+        leave(L::k_empty + place.index());
+    }
+    __device__ __forceinline__ void leave_v() const {
+        leave(L::v_empty + place.before().index());
+    }
+
+    /* The warpgroups issue their products in turn, so that one's exponentials run under the
+     * products of the others. */
+    __device__ __forceinline__ void wait_turn(int group) const {
+        sm90::named_barrier(2 + group, 256);
+    }
+    __device__ __forceinline__ void pass_turn(int group) const {
+        sm90::named_barrier_arrive(2 + (group + 1 == S::warpgroups ? 0 : group + 1), 256);
+    }
+
+    __device__ __forceinline__ static void pack_scores(uint32_t (&probabilities)[scores / 2],
+                                                       const float (&s)[scores]) {
+#pragma unroll
+        for (int i = 0; i < scores / 2; i++)
+            probabilities[i] = pack<bfloat16>(s[2 * i], s[2 * i + 1]);
+    }
+
+    /* The columns of block `index` that a thread's two rows do not see begin here. */
+    __device__ __forceinline__ void limits(int (&limit)[2], const tile &t, int row,
+                                           int index) const {
+        const int from = index * keys + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            limit[r] = (p.causal ? min(t.keys, t.first + row + 8 * r + 1) : t.keys) - from;
+    }
+
+    /* Scores become probabilities, and the softmax of the rows goes on with them. */
+    __device__ __forceinline__ void soften(float (&s)[scores], float (&o)[width / 2],
+                                           row_pair &rows, const tile &t, int row, uint32_t q,
+                                           int index, int whole, bool first) {
+        int limit[2];
+        if (index >= whole) {
+            limits(limit, t, row, index);
+            mask(s, limit, p.scale);
+        }
+        if (first) start_rows(s, rows, p.scale);
+        float sum[2];
+        const bool done = try_block<bfloat16>(s, rows.m, p.scale, sum);
+        if (__all_sync(~0u, done)) {
+            rows.l[0] += sum[0];
+            rows.l[1] += sum[1];
+            sm90::products_wait<0>();
+            sm90::pin(s);
+            sm90::pin(o);
+        } else {
+            sm90::products_wait<0>();
+            sm90::pin(o);
+            warp_scores<width, bfloat16>(s, q, shared + L::k_at + place.index() * L::kv_bytes);
+            limits(limit, t, row, index);
+            block(s, rows, o, p.scale, limit);
+        }
+    }
+
+    /* Blocks `blocks` - 1 .. 0. */
+    __device__ __forceinline__ void visit(float (&o)[width / 2], row_pair &rows, const tile &t,
+                                          int row, int group, uint32_t q, int blocks) {
+        float s[scores];
+        uint32_t probabilities[scores / 2];
+        /* the first row of the warpgroup sees all of the blocks below this one */
+        const int first = t.first + group * WARPGROUP_ROWS;
+        const int whole = uniform((p.causal ? min(t.keys, first + 1) : t.keys) / keys);
+        wait_k();
+        wait_turn(group);
+        issue_scores(s, q);
+        pass_turn(group);
+        sm90::products_wait<0>();
+        sm90::pin(s);
+        soften(s, o, rows, t, row, q, blocks - 1, whole, true);
+        leave_k();
+        place.advance();
+        pack_scores(probabilities, s);
+        for (int index = blocks - 2; index >= 0; index--) {
+            wait_k();
+            wait_turn(group);
+            issue_scores(s, q);
+            wait_v();
+            issue_values(o, probabilities);
+            pass_turn(group);
+            sm90::products_wait<1>();
+            sm90::pin(s);
+            soften(s, o, rows, t, row, q, index, whole, false);
+            leave_k();
+            leave_v();
+            place.advance();
+            pack_scores(probabilities, s);
+        }
+        wait_v();
+        issue_values(o, probabilities);
+        sm90::products_wait<0>();
+        sm90::pin(o);
+        leave_v();
+    }
+
+    __device__ __forceinline__ void finish(float (&o)[width / 2], row_pair &rows, const tile &t,
+                                           const uint32_t (&entry)[2], int row) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float l = rows.l[r];
+            l += __shfl_xor_sync(~0u, l, 1);
+            l += __shfl_xor_sync(~0u, l, 2);
+            const bool exists = row + 8 * r < t.rows;
+            const bool final = exists && (entry[r] & ROW_FINAL);
+            if (exists && !final)
+                keep_row<width>(o, r, rows.m[r], l,
+                                p.state +
+                                    static_cast<int64_t>(entry[r] & ROW_PLACE) * L::state_stride);
+            const int64_t n = t.row + static_cast<int64_t>(row + 8 * r) * t.step;
+            const int64_t token = static_cast<int64_t>(t.batch) * p.rows + n;
+            char *out = static_cast<char *>(p.out) + (token * p.heads + t.head) * p.width * 2;
+            store_row<width, bfloat16>(o, r, 1.0f / l, final, out, p.width);
+            if (final && threadIdx.x % 4 == 0)
+                p.lse[(static_cast<int64_t>(t.batch) * p.heads + t.head) * p.rows + n] =
+                    0.6931471805599453f * (rows.m[r] + log2f(l));
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+        const int group = uniform(threadIdx.x / 128);
+        const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; /* of the tile */
+        if (group == S::warpgroups - 1) pass_turn(group);
+        for (;;) {
+            sm90::barrier_wait(barrier(L::tile_full + tile_place.index()), tile_place.parity());
+            const tile &t = tiles[tile_place.index()];
+            if (uniform(t.level) < 0) break;
+            const int own = uniform(min(t.rows - group * WARPGROUP_ROWS, +WARPGROUP_ROWS));
+            int all = t.keys, mine = own > 0 ? t.keys : 0;
+            if (p.causal) {
+                all = min(all, t.first + min(t.rows, S::warpgroups * WARPGROUP_ROWS));
+                mine = min(mine, t.first + group * WARPGROUP_ROWS + own);
+            }
+            all = uniform((all + keys - 1) / keys);
+            mine = uniform((max(mine, 0) + keys - 1) / keys);
+            uint32_t entry[2];
+            float o[width / 2];
+            row_pair rows;
+            if (own > 0) {
+                const uint32_t *table = tables + tile_place.index() * L::tile_rows;
+#pragma unroll
+                for (int r = 0; r < 2; r++)
+                    entry[r] = row + 8 * r < t.rows ? table[row + 8 * r] : 0;
+                begin_rows<width>(o, rows, p.state, entry, t.zero_keys);
+            }
+            for (int skip = all - mine; skip > 0; skip--) {
+                wait_turn(group);
+                pass_turn(group);
+                wait_k();
+                leave_k();
+                place.advance();
+                wait_v();
+                leave_v();
+            }
+            if (own > 0) {
+                const int buffer = group * S::q_buffers + q_place.index();
+                sm90::barrier_wait(barrier(L::q_full + buffer), q_place.parity());
+                visit(o, rows, t, row, group, shared + L::q_at + buffer * L::q_bytes, mine);
+                leave(L::q_empty + buffer);
+                q_place.advance();
+                finish(o, rows, t, entry, row);
+            }
+            __syncwarp();
+            if (t.counter >= 0 && threadIdx.x % 32 == 0)
+                raise_counter(p, t.counter, t.level == p.level_count - 1, 1);
+            sm90::barrier_arrive(barrier(L::tile_empty + tile_place.index()));
+            tile_place.advance();
+        }
+    }
+};
+
+} // namespace dilated
+
+#endif

@@ -1,0 +1,425 @@
+"""The forward kernel against float64 and against dense cuDNN, on one GPU.
+
+    python3 cuda/dev/harness.py check LIB [NAME..] small cases in full, large ones by sampled rows
+    python3 cuda/dev/harness.py bench LIB...       times; several builds side by side, CASES=name,...
+                                                   chooses cases by how their names begin
+    python3 cuda/dev/harness.py once LIB CASE      a few launches, for a profiler
+
+Percentages are the scratch over q, k, v and o.
+"""
+
+import ctypes
+import os
+import sys
+
+import torch
+
+DEVICE = "cuda"
+PAPER = ((2048, 4096, 8192, 16384, 32768), (1, 2, 4, 6, 12))
+POWERS = ((2048, 8192, 32768, 131072), (1, 4, 16, 64))
+PATHOLOGY = ((1024, 5792, 32768, 185363, 1048576), (1, 2, 4, 8, 16))
+
+
+class Kernel:
+    """One build of the library."""
+
+    def __init__(self, path):
+        self.name = os.path.basename(path)
+        self.library = ctypes.CDLL(os.path.abspath(path))
+        self.library.dev_message.restype = ctypes.c_char_p
+        self.scratch = None
+
+    def __call__(
+        self,
+        q,
+        k,
+        v,
+        w,
+        r,
+        *,
+        causal=True,
+        grouped=False,
+        zero_keys=False,
+        scale=None,
+        lengths=None,
+        cu_seqlens=None,
+        out=None,
+        lse=None,
+    ):
+        b, n, h, d = q.shape
+        out = torch.full_like(q, float("nan")) if out is None else out
+        lse = torch.full((b, h, n), float("nan"), device=q.device) if lse is None else lse
+        documents = 0 if cu_seqlens is None else len(cu_seqlens) - 1
+        sizes = (ctypes.c_int64 * 11)(
+            b,
+            n,
+            h,
+            k.shape[2],
+            d,
+            len(w),
+            grouped,
+            causal,
+            zero_keys,
+            q.dtype == torch.bfloat16,
+            documents,
+        )
+        lists = [(ctypes.c_int64 * len(x))(*x) for x in (w, r)]
+        pointer = lambda t: ctypes.c_void_p(None if t is None else t.data_ptr())
+        scale = d**-0.5 if scale is None else scale
+        need = ctypes.c_size_t()
+
+        def call(scratch):
+            status = self.library.dev_forward(
+                pointer(out),
+                pointer(lse),
+                pointer(q),
+                pointer(k),
+                pointer(v),
+                sizes,
+                *lists,
+                ctypes.c_double(scale),
+                pointer(lengths),
+                pointer(cu_seqlens),
+                pointer(scratch),
+                ctypes.byref(need),
+                ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
+            )
+            if status:
+                raise RuntimeError(self.library.dev_message().decode())
+
+        if self.scratch is None or self.scratch_for != tuple(sizes) + tuple(w) + tuple(r):
+            call(None)
+            self.scratch_for = tuple(sizes) + tuple(w) + tuple(r)
+            if self.scratch is None or self.scratch.numel() < need.value:
+                self.scratch = torch.full((need.value // 4 + 1024,), float("nan"), device=DEVICE)
+                self.scratch[:1024] = 0
+            self.bytes = need.value
+        call(self.scratch)
+        return out, lse
+
+
+def multiplicity(rows, n, head, heads, w, r, causal, grouped, zero_keys, begin=0, end=None):
+    """How often rows (R,) of a sequence begin..end see each of n keys, and keys of zeros."""
+    end = n if end is None else end
+    m = torch.arange(n, device=DEVICE)
+    count = torch.zeros(len(rows), n, dtype=torch.float64, device=DEVICE)
+    zeros = torch.zeros(len(rows), dtype=torch.float64, device=DEVICE)
+    alive = (rows >= begin) & (rows < end)
+    for wi, ri in zip(w, r):
+        wi = max(min(wi, end - begin), 1)
+        s = head // -(-heads // ri) if grouped else head % ri
+        pr, pm = rows - begin, m - begin
+        on = alive & (pr % wi % ri == s)
+        key = (pm >= 0) & (m < end) & (pm % wi % ri == s)
+        same = (pr // wi)[:, None] == (pm // wi)[None]
+        see = on[:, None] & key[None] & same
+        if causal:
+            see &= m[None] <= rows[:, None]
+        count += see
+        if zero_keys and not causal:
+            real = torch.minimum(torch.full_like(pr, wi), end - begin - pr // wi * wi)
+            have = (real - s + ri - 1).clamp(min=0) // ri
+            zeros += torch.where(on, -(-wi // ri) - have, 0)
+    return count, zeros
+
+
+def reference(q, k, v, rows, count, zeros, scale):
+    """Float64 output and LSE of rows of one head, and those of a plain 16-bit implementation."""
+    results = []
+    for plain in (False, True):
+        kind = q.dtype if plain else torch.float64
+        s = (q[rows].to(kind) @ k.to(kind).T).double() * scale
+        s = torch.where(count > 0, s + count.log(), -torch.inf)
+        if zeros.any():
+            s = torch.cat((s, zeros.log()[:, None]), 1)
+        lse = torch.logsumexp(s, 1)
+        p = torch.exp(s - torch.where(lse == -torch.inf, 0, lse)[:, None])[:, : k.shape[0]]
+        live = count.sum(0) > 0 if plain else slice(None)
+        o = p[:, live].to(kind) @ v[live].to(kind)
+        results += [o.double(), lse]
+    return results
+
+
+def verify(
+    kernel,
+    name,
+    b,
+    n,
+    h,
+    d,
+    w,
+    r,
+    *,
+    kv_heads=None,
+    dtype=torch.bfloat16,
+    sample=None,
+    causal=True,
+    grouped=False,
+    zero_keys=False,
+    lengths=None,
+    cu_seqlens=None,
+    gain=1.0,
+    scale=None,
+):
+    torch.manual_seed(hash(name) % 1000)
+    kv_heads = kv_heads or h
+    q = (torch.randn(b, n, h, d, device=DEVICE) * gain).to(dtype)
+    k, v = (torch.randn(b, n, kv_heads, d, device=DEVICE).to(dtype) for _ in range(2))
+    if lengths is not None:
+        lengths = torch.tensor(lengths, device=DEVICE)
+        for i, length in enumerate(lengths.tolist()):
+            for x in (q, k, v):
+                x[i, length:] = float("nan")
+    cu = None if cu_seqlens is None else torch.tensor(cu_seqlens, device=DEVICE)
+    scale = d**-0.5 if scale is None else scale
+    out, lse = kernel(
+        q,
+        k,
+        v,
+        w,
+        r,
+        causal=causal,
+        grouped=grouped,
+        zero_keys=zero_keys,
+        lengths=lengths,
+        cu_seqlens=cu,
+        scale=scale,
+    )
+    torch.cuda.synchronize()
+    worst = [0.0] * 4
+    square = [0.0, 0.0]
+    pairs = [(i, j) for i in range(b) for j in range(h)]
+    if sample:
+        pairs = [pairs[i] for i in torch.randperm(len(pairs))[:4].tolist()]
+    bad = ""
+    if sample and (out.isnan().any() or lse.isnan().any()):
+        bad = f"NaN {out.isnan().any(-1).sum().item()} {lse.isnan().sum().item()}"
+    for i, j in pairs:
+        if cu is None:
+            spans = [(0, n if lengths is None else int(lengths[i]))]
+        else:
+            spans = list(zip(cu_seqlens[:-1], cu_seqlens[1:]))
+        rows = torch.arange(n, device=DEVICE)
+        if sample:
+            rows = torch.randint(n, (sample,), device=DEVICE)
+            rows[0], rows[1] = 0, n - 1
+        count = zeros = 0
+        for begin, end in spans:
+            c, z = multiplicity(rows, n, j, h, w, r, causal, grouped, zero_keys, begin, end)
+            count, zeros = count + c, zeros + z
+        kk, vv = (x[i, :, j // (h // kv_heads)].nan_to_num() for x in (k, v))
+        qq = q[i, :, j].nan_to_num()
+        o, l, po, pl = reference(qq, kk, vv, rows, count, zeros, scale)
+        mine, mine_l = out[i, rows, j].double(), lse[i, j, rows].double()
+        dead = l == -torch.inf
+        if (mine_l[dead] != -torch.inf).any() or (mine[dead] != 0).any():
+            bad += f" uncovered rows not zero ({i},{j})"
+        if not torch.isfinite(mine).all() or not torch.isfinite(mine_l[~dead]).all():
+            where = (~torch.isfinite(mine).all(1)).nonzero()[:3, 0].tolist()
+            bad += f" not finite ({i},{j}) rows {rows[where].tolist()}"
+            continue
+        for at, x in enumerate(
+            (
+                (mine - o).abs().max(),
+                (po - o).abs().max(),
+                (mine_l - l)[~dead].abs().max() if (~dead).any() else 0.0,
+                (pl - l)[~dead].abs().max() if (~dead).any() else 0.0,
+            )
+        ):
+            worst[at] = max(worst[at], float(x))
+        square[0] += float(((mine - o) ** 2).mean())
+        square[1] += float(((po - o) ** 2).mean())
+    ratio = (square[0] / max(square[1], 1e-30)) ** 0.5
+    good = not bad and worst[0] <= 2 * worst[1] + 1e-5 and worst[2] <= 2 * worst[3] + 1e-4
+    print(
+        f"{'ok  ' if good else 'FAIL'} {name:34s} O max {worst[0]:.2e} (plain {worst[1]:.2e}, rms x"
+        f"{ratio:.2f})  LSE {worst[2]:.1e} (plain {worst[3]:.1e}){bad}",
+        flush=True,
+    )
+    return good
+
+
+def check(kernel):
+    good = True
+    half = torch.float16
+    for args, extra in (
+        (("one tile", 1, 64, 1, 64, (64,), (1,)), {}),
+        (("one segment", 1, 2048, 1, 64, (2048,), (1,)), {}),
+        (("one segment full", 1, 2048, 2, 64, (2048,), (1,)), dict(causal=False)),
+        (("segments", 2, 1024, 3, 64, (256,), (1,)), {}),
+        (("rate 2", 1, 1024, 2, 64, (512,), (2,)), {}),
+        (("two levels", 1, 1024, 2, 64, (256, 512), (1, 2)), {}),
+        (("paper small", 1, 1536, 12, 64, (128, 256, 512, 1024, 1536), (1, 2, 4, 6, 12)), {}),
+        (
+            ("paper full", 1, 1536, 12, 64, (128, 256, 512, 1024, 1536), (1, 2, 4, 6, 12)),
+            dict(causal=False),
+        ),
+        (("odd", 2, 997, 5, 64, (100, 333, 5000), (1, 3, 7)), {}),
+        (("odd full", 2, 997, 5, 64, (100, 333, 5000), (1, 3, 7)), dict(causal=False)),
+        (("grouped", 1, 1000, 6, 64, (200, 700), (2, 4)), dict(grouped=True)),
+        (("uncovered", 1, 700, 3, 64, (64, 300), (5, 9)), {}),
+        (("short", 3, 5, 2, 64, (64, 300), (1, 2)), {}),
+        (("single row", 1, 1, 2, 64, (64, 300), (1, 2)), {}),
+        (("grouped heads", 2, 600, 8, 64, (200, 500), (1, 3)), dict(kv_heads=2)),
+        (("half", 1, 1000, 4, 64, (200, 700), (1, 4)), dict(dtype=half)),
+        (("large logits", 1, 2048, 2, 64, (2048,), (1,)), dict(gain=12.0)),
+        (("huge logits", 1, 2048, 2, 64, (2048, 2048), (1, 2)), dict(gain=200.0)),
+        (("half large logits", 1, 2048, 2, 64, (2048,), (1,)), dict(gain=12.0, dtype=half)),
+        (("negative scale", 1, 600, 2, 64, (256,), (1,)), dict(scale=-0.2)),
+        (("lengths", 3, 800, 2, 64, (128, 500), (1, 3)), dict(lengths=(0, 333, 800))),
+        (
+            ("lengths full", 3, 800, 2, 64, (128, 500), (1, 3)),
+            dict(lengths=(1, 333, 799), causal=False),
+        ),
+        (
+            ("documents", 1, 1500, 2, 64, (128, 500), (1, 3)),
+            dict(cu_seqlens=(0, 1, 1, 300, 812, 1500)),
+        ),
+        (("zero keys", 1, 700, 4, 64, (64, 300), (1, 3)), dict(zero_keys=True, causal=False)),
+        (("d 48", 1, 900, 4, 48, (64, 300), (1, 3)), dict(causal=False)),
+        (("d 16", 1, 900, 4, 16, (64, 300), (1, 3)), {}),
+        (("d 128", 1, 2048, 4, 128, (512, 2048), (1, 4)), {}),
+        (("d 128 odd", 2, 997, 5, 128, (100, 333, 5000), (1, 3, 7)), {}),
+        (
+            ("d 128 full half", 1, 997, 5, 128, (100, 333, 5000), (1, 3, 7)),
+            dict(causal=False, dtype=half),
+        ),
+        (("d 128 large logits", 1, 2048, 2, 128, (2048, 2048), (1, 2)), dict(gain=12.0)),
+        (("d 104", 1, 900, 4, 104, (64, 300), (1, 3)), {}),
+        (("paper 131072", 1, 131072, 12, 64, *PAPER), dict(sample=64)),
+        (("powers 131072", 1, 131072, 16, 128, *POWERS), dict(sample=64)),
+        (("pathology 262144", 1, 262144, 16, 48, *PATHOLOGY), dict(sample=32, causal=False)),
+    ):
+        if len(sys.argv) > 3 and not any(x in args[0] for x in sys.argv[3:]):
+            continue
+        good &= verify(kernel, *args, **extra)
+    q, k, v = (torch.randn(1, 16384, 12, 64, device=DEVICE, dtype=torch.bfloat16) for _ in range(3))
+    first = kernel(q, k, v, *PAPER)
+    same = all(torch.equal(a, b) for _ in range(5) for a, b in zip(first, kernel(q, k, v, *PAPER)))
+    print("same bits in repeats:", same)
+    print("CHECK", "passed" if good and same else "FAILED")
+
+
+def median_ms(calls, reps=20):
+    for call in calls:
+        call()
+    torch.cuda.synchronize()
+    times = []
+    for i in range(reps):
+        a, b = torch.cuda.Event(True), torch.cuda.Event(True)
+        a.record()
+        calls[i % len(calls)]()
+        b.record()
+        b.synchronize()
+        times.append(a.elapsed_time(b))
+    return sorted(times)[len(times) // 2]
+
+
+def segment_pairs(n, w, r, s, causal):
+    total = 0
+    for length, many in ((w, n // w), (n % w, 1)):
+        rows = max(0, (length - s + r - 1) // r)
+        total += many * (rows * (rows + 1) // 2 if causal else rows * rows)
+    return total
+
+
+def flops(b, n, h, d, w, r, causal):
+    return (
+        4
+        * d
+        * b
+        * sum(
+            segment_pairs(n, min(wi, n), ri, j % ri, causal)
+            for wi, ri in zip(w, r)
+            for j in range(h)
+        )
+    )
+
+
+def dense(d, length, causal=True):
+    b, h = 65536 // length, 2048 // d
+    sets = [
+        [torch.randn(b, h, length, d, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
+        for _ in range(3)
+    ]
+    op = torch.ops.aten._scaled_dot_product_cudnn_attention
+    ms = median_ms([lambda s=s: op(*s, None, True, 0.0, causal, False) for s in sets])
+    return flops(b, length, h, d, (length,), (1,), causal) / ms / 1e9
+
+
+def bench(kernels):
+    print(torch.cuda.get_device_name())
+    cases = [
+        ("paper", 1, 131072, 12, 64, *PAPER, True),
+        ("powers of 4", 1, 131072, 16, 128, *POWERS, True),
+        ("pathology", 1, 262144, 16, 48, *PATHOLOGY, False),
+        ("long 64", 1, 65536, 16, 64, (32768,), (1,), False),
+        ("long 128", 1, 65536, 8, 128, (32768,), (1,), False),
+    ]
+    for d in (64, 128):
+        for rate in (1, 2, 4, 8, 16, 64):
+            cases.append(
+                (f"D {d} r {rate}", 1, 131072, 2048 // d // 2, d, (2048 * rate,), (rate,), True)
+            )
+    cases += [
+        (f"paper {n}", max(1, 65536 // n), n, 12, 64, *PAPER, True) for n in (8192, 32768, 1 << 20)
+    ]
+    only = os.environ.get("CASES")
+    rows = []
+    for d, length in ((64, 2048), (64, 8192), (128, 2048), (128, 8192)):
+        rows.append(f"dense cuDNN D {d} causal L {length}: {dense(d, length):.0f} TFLOP/s")
+        print(rows[-1], flush=True)
+    for name, b, n, h, d, w, r, causal in cases:
+        if only and not any(name.startswith(x) for x in only.split(",")):
+            continue
+        torch.cuda.empty_cache()
+        sets = [
+            [torch.randn(b, n, h, d, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
+            for _ in range(2)
+        ]
+        out, lse = torch.empty_like(sets[0][0]), torch.empty(b, h, n, device=DEVICE)
+        work = flops(b, n, h, d, w, r, causal)
+        cells = []
+        for kernel in kernels:
+            kernel.scratch = None
+            try:
+                ms = median_ms(
+                    [lambda s=s: kernel(*s, w, r, causal=causal, out=out, lse=lse) for s in sets]
+                )
+                memory = kernel.bytes / (4 * q_bytes(sets[0][0])) * 100
+                cells.append(f"{ms:7.3f} ms {work / ms / 1e9:4.0f} ({memory:.1f}%)")
+            except RuntimeError as error:
+                cells.append(str(error)[:60])
+            kernel.scratch = None
+        rows.append(f"{name:14s} " + " | ".join(cells))
+        print(rows[-1], flush=True)
+    print("builds:", [k.name for k in kernels])
+
+
+def once(kernel, name):
+    """A few launches, for a profiler."""
+    n, h, d, w, r, causal = {
+        "paper": (131072, 12, 64, *PAPER, True),
+        "powers": (131072, 16, 128, *POWERS, True),
+        "dense64": (131072, 16, 64, (2048,), (1,), True),
+        "long64": (131072, 16, 64, (32768,), (1,), False),
+        "long128": (131072, 8, 128, (32768,), (1,), False),
+    }[name]
+    q, k, v = (torch.randn(1, n, h, d, device=DEVICE, dtype=torch.bfloat16) for _ in range(3))
+    for _ in range(3):
+        kernel(q, k, v, w, r, causal=causal)
+    torch.cuda.synchronize()
+
+
+def q_bytes(q):
+    return q.numel() * q.element_size()
+
+
+if __name__ == "__main__":
+    command, *paths = sys.argv[1:]
+    if command == "check":
+        check(Kernel(paths[0]))
+    elif command == "once":
+        once(Kernel(paths[0]), paths[1])
+    else:
+        bench([Kernel(p) for p in paths])
