@@ -41,7 +41,7 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, timeout: float = 120, **environment: str):
         return subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, "-P", *arguments],
             env={**os.environ, "PYTHONPATH": path, **environment},
             capture_output=True,
             text=True,

@@ -99,7 +99,7 @@ def test_killed_at_random_moments(tmp_path):
     for attempt in range(4):
         folder = tmp_path / str(attempt)
         process = subprocess.Popen(
-            [sys.executable, "-c", SAVE_FOREVER, folder],
+            [sys.executable, "-P", "-c", SAVE_FOREVER, folder],
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parent.parent,
         )

@@ -116,7 +116,7 @@ def test_a_reader_that_goes_away(python):
     code = (
         "import os, subprocess, sys; "
         "r, w = os.pipe(); os.close(r); "
-        "p = subprocess.run([sys.executable, '-m', 'longnet', 'info'], stdout=w,"
+        "p = subprocess.run([sys.executable, '-P', '-m', 'longnet', 'info'], stdout=w,"
         " stderr=subprocess.PIPE, text=True); print(p.returncode, p.stderr)"
     )
     result = python("-c", code)

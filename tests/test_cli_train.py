@@ -157,7 +157,7 @@ def test_a_signal_saves_and_gives_its_code(folder, number, code):
     """The whole command in a process of its own, stopped, resumed, and beside an unbroken run."""
     options = ("train.steps=2000", "train.schedule=constant", "train.save_every=2000")
     process = subprocess.Popen(
-        [sys.executable, "-m", "longnet", "train", "--config", "run.toml"]
+        [sys.executable, "-P", "-m", "longnet", "train", "--config", "run.toml"]
         + [word for option in options for word in ("--set", option)],
         env={**os.environ, "PYTHONPATH": str(Path(longnet.__file__).parents[1])},
         stdout=subprocess.DEVNULL,

@@ -47,7 +47,7 @@ def test_the_same_in_another_process():
         "print(*(stdlib_source(s).fingerprint for s in ('train', 'validation')))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=None, check=True
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=None, check=True
     )
     here = [stdlib_source(split).fingerprint for split in ("train", "validation")]
     assert result.stdout.split() == here

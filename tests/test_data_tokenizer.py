@@ -151,7 +151,7 @@ def test_bad_files(tmp_path):
 
 def test_library_is_imported_only_for_a_tokenizer_json(tmp_path):
     code = "import sys, longnet.data; print('tokenizers' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "False", result.stderr
 
 
