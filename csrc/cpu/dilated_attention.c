@@ -11,7 +11,7 @@ enum {
     UNITS_PER_THREAD = 8, /* blocks become smaller to have as many, */
     MEMORY_SHARE = 64,    /* to take no more than this part of the tensors' memory, */
 };
-#define MAX_UNIT_WORK 1.6e10 /* and to end within a second or so: pairs times D */
+#define MAX_UNIT_WORK 8e9 /* and to end within a second or so: pairs times D */
 
 /* Does something with queries [begin, end) of a strip. */
 typedef void visitor(struct forward_unit *unit, const struct attention_strip *strip, int64_t begin,
