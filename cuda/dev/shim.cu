@@ -1,6 +1,6 @@
 /* What the development harness calls through ctypes: plain numbers in, the backend's structs out.
  */
-#include "../dilated_attention_sm90.h"
+#include "dilated_attention_sm90.h"
 
 #include <stdio.h>
 
