@@ -1,4 +1,4 @@
-/* Dilated attention on sm_90a: what the launcher tells the kernel, and how work is cut.
+/* Dilated attention on sm_90a: what the launcher tells the kernels, and how the forward work is cut.
  *
  * A group is `group_rows` consecutive rows of `group_heads` heads of a batch item. An item is one
  * level of one head of a group, cut further to the rows that a tile takes there. Within an item the
@@ -30,6 +30,7 @@ struct divisor {
  * `pad` rows lie before the tensor and are never asked for. */
 struct level {
     CUtensorMap q, k, v; /* (D, heads, phase, j, B) */
+    CUtensorMap dout;    /* backward only */
     divisor segment;     /* w, at most N */
     divisor step;        /* r, at most N */
     int32_t rate;        /* r, at most 2^31 - 1 */
@@ -38,28 +39,33 @@ struct level {
     int32_t chunks; /* of a group */
 };
 
-struct forward {
+/* What attention is asked for, forward and backward. */
+struct problem {
     level levels[MAX_LEVELS]; /* sparsest first */
     int32_t level_count;
     int32_t batch, rows, heads, kv_heads, width; /* B, N, H, Hk, D */
-    int32_t group_rows, group_heads;
-    int32_t groups, row_groups, head_groups; /* all; in a batch item, along rows and heads */
-    int32_t step_items;                      /* items of a step */
-    int32_t item_count;
     int32_t offsets_grouped, causal, zero_keys;
-    int32_t uncovered;         /* some rows may take part on no level */
     float scale;               /* scale * log2(e) */
-    int32_t slots;             /* groups that the scratch holds */
-    int32_t slot_rows;         /* rows of scratch a head of a group */
-    divisor row_spacing;       /* rows of a group to one of scratch */
     int32_t documents;         /* S, 0 without cu_seqlens */
     const int64_t *lengths;    /* (B,) or NULL */
     const int64_t *cu_seqlens; /* (S + 1,) or NULL */
-    void *out;                 /* (B, N, H, D) */
-    float *lse;                /* (B, H, N) */
-    float *state;              /* (slots, group_heads, slot_rows, padded D + 4) */
-    uint32_t *counters;        /* items taken, blocks done, then warps that finished an item
-                                  (slots, levels): zero between launches */
+    /* groups */
+    int32_t group_rows, group_heads;
+    int32_t groups, row_groups, head_groups; /* all; in a batch item, along rows and heads */
+    int32_t item_count;
+    int32_t slots;      /* groups that the scratch holds */
+    uint32_t *counters; /* items taken, blocks done, then what is done of groups */
+};
+
+struct forward : problem {
+    int32_t step_items;  /* items of a step */
+    int32_t uncovered;   /* some rows may take part on no level */
+    int32_t slot_rows;   /* rows of scratch a head of a group */
+    divisor row_spacing; /* rows of a group to one of scratch */
+    void *out;           /* (B, N, H, D) */
+    float *lse;          /* (B, H, N) */
+    float *state;        /* (slots, group_heads, slot_rows, padded D + 4) */
+    /* counters: warps that finished an item (slots, levels), zero between launches */
 };
 
 /* One tile, as the scheduling warp describes it to the others. */

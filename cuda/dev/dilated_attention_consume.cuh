@@ -336,7 +336,7 @@ template <int width, bool bfloat16> struct consumer {
             }
             __syncwarp();
             if (t.counter >= 0 && threadIdx.x % 32 == 0)
-                raise_counter(p, t.counter, t.level == p.level_count - 1, 1);
+                raise_level(p, t.counter, t.level == p.level_count - 1, 1);
             sm90::barrier_arrive(barrier(L::tile_empty + tile_place.index()));
             tile_place.advance();
         }

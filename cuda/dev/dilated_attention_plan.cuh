@@ -8,7 +8,6 @@
 
 namespace dilated {
 
-int padded_width(int64_t width); /* the instance that serves a head dim */
 int state_stride(int width);     /* floats of a row of scratch */
 int block_keys(int width);       /* keys of a block */
 int tile_rows(int width);        /* rows of a tile */

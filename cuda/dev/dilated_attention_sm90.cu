@@ -164,10 +164,6 @@ template <typename F> auto with_width(int width, F f) {
     }
 }
 
-int padded_width(int64_t width) {
-    return width <= 48 ? 48 : width <= 64 ? 64 : 128;
-}
-
 int state_stride(int width) {
     return with_width(width, [](auto w) { return static_cast<int>(layout<w()>::state_stride); });
 }

@@ -15,6 +15,13 @@ lnet_status lnet_sm90_dilated_attention_scratch(const struct lnet_dilated_attent
 /* Checked arguments (csrc/ops/dilated_attention.c), all on the current device. */
 lnet_status lnet_sm90_dilated_attention(const struct lnet_dilated_attention_args *args,
                                         void *scratch, lnet_stream *stream);
+
+/* Likewise backward; the scratch may hold anything. */
+lnet_status lnet_sm90_dilated_attention_backward_scratch(
+    const struct lnet_dilated_attention_backward_args *args, size_t *bytes);
+lnet_status
+lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backward_args *args,
+                                     void *scratch, lnet_stream *stream);
 #ifdef __cplusplus
 }
 #endif

@@ -28,6 +28,13 @@ template <bool bfloat16> __device__ __forceinline__ uint32_t pack(float low, flo
     return x;
 }
 
+template <bool bfloat16> __device__ __forceinline__ float2 unpack(uint32_t x) {
+    if constexpr (bfloat16)
+        return make_float2(__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u));
+    else
+        return __half22float2(*reinterpret_cast<const __half2 *>(&x));
+}
+
 /* Above this a thread's share of a block's sum may leave the range of P or of float32 sums. */
 template <bool bfloat16> constexpr float SUM_LIMIT = bfloat16 ? 0x1p60f : 0x1p15f;
 

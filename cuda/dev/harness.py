@@ -1,4 +1,5 @@
-"""The forward kernel against float64 and against dense cuDNN, on one GPU.
+"""The kernels against float64 and against dense cuDNN, on one GPU. `check`, `bench` and `once` are
+forward; with `backward` before them, backward.
 
     python3 cuda/dev/harness.py check LIB [NAME..] small cases in full, large ones by sampled rows
     python3 cuda/dev/harness.py bench LIB...       times; several builds side by side, CASES=name,...
@@ -29,11 +30,26 @@ class Kernel:
         self.library.dev_message.restype = ctypes.c_char_p
         self.scratch = None
 
-    def __call__(
+    def __call__(self, q, k, v, w, r, *, out=None, lse=None, **options):
+        b, n, h, _ = q.shape
+        out = torch.full_like(q, float("nan")) if out is None else out
+        lse = torch.full((b, h, n), float("nan"), device=q.device) if lse is None else lse
+        self.call(self.library.dev_forward, (out, lse, q, k, v), q, k, w, r, **options)
+        return out, lse
+
+    def backward(self, dout, q, k, v, out, lse, w, r, *, gradients=None, **options):
+        if gradients is None:
+            gradients = [torch.full_like(x, float("nan")) for x in (q, k, v)]
+        tensors = (*gradients, dout, q, k, v, out, lse)
+        self.call(self.library.dev_backward, tensors, q, k, w, r, **options)
+        return gradients
+
+    def call(
         self,
+        function,
+        tensors,
         q,
         k,
-        v,
         w,
         r,
         *,
@@ -43,12 +59,8 @@ class Kernel:
         scale=None,
         lengths=None,
         cu_seqlens=None,
-        out=None,
-        lse=None,
     ):
         b, n, h, d = q.shape
-        out = torch.full_like(q, float("nan")) if out is None else out
-        lse = torch.full((b, h, n), float("nan"), device=q.device) if lse is None else lse
         documents = 0 if cu_seqlens is None else len(cu_seqlens) - 1
         sizes = (ctypes.c_int64 * 11)(
             b,
@@ -69,12 +81,8 @@ class Kernel:
         need = ctypes.c_size_t()
 
         def call(scratch):
-            status = self.library.dev_forward(
-                pointer(out),
-                pointer(lse),
-                pointer(q),
-                pointer(k),
-                pointer(v),
+            status = function(
+                *(pointer(x) for x in tensors),
                 sizes,
                 *lists,
                 ctypes.c_double(scale),
@@ -87,22 +95,20 @@ class Kernel:
             if status:
                 raise RuntimeError(self.library.dev_message().decode())
 
-        if self.scratch is None or self.scratch_for != tuple(sizes) + tuple(w) + tuple(r):
+        key = (function, *sizes, *w, *r)
+        if self.scratch is None or self.scratch_for != key:
             call(None)
-            self.scratch_for = tuple(sizes) + tuple(w) + tuple(r)
+            self.scratch_for = key
             if self.scratch is None or self.scratch.numel() < need.value:
                 self.scratch = torch.full((need.value // 4 + 1024,), float("nan"), device=DEVICE)
-                self.scratch[:1024] = 0
+            self.scratch[:1024] = 0
             self.bytes = need.value
         call(self.scratch)
-        return out, lse
 
 
-def multiplicity(rows, n, head, heads, w, r, causal, grouped, zero_keys, begin=0, end=None):
-    """How often rows (R,) of a sequence begin..end see each of n keys, and keys of zeros."""
-    end = n if end is None else end
-    m = torch.arange(n, device=DEVICE)
-    count = torch.zeros(len(rows), n, dtype=torch.float64, device=DEVICE)
+def multiplicity(rows, m, head, heads, w, r, causal, grouped, zero_keys, begin, end):
+    """How often rows (R,) of a sequence begin..end see each of keys m, and keys of zeros."""
+    count = torch.zeros(len(rows), len(m), dtype=torch.float64, device=DEVICE)
     zeros = torch.zeros(len(rows), dtype=torch.float64, device=DEVICE)
     alive = (rows >= begin) & (rows < end)
     for wi, ri in zip(w, r):
@@ -121,6 +127,25 @@ def multiplicity(rows, n, head, heads, w, r, causal, grouped, zero_keys, begin=0
             have = (real - s + ri - 1).clamp(min=0) // ri
             zeros += torch.where(on, -(-wi // ri) - have, 0)
     return count, zeros
+
+
+def seen(rows, keys, item, head, heads, w, r, lengths, cu_seqlens, *options):
+    """Likewise over all sequences of a batch item."""
+    n = int(keys.max()) + 1 if len(keys) else 0
+    spans = [(0, max(n, int(rows.max()) + 1) if lengths is None else int(lengths[item]))]
+    if cu_seqlens is not None:
+        spans = list(zip(cu_seqlens[:-1], cu_seqlens[1:]))
+    count = zeros = 0
+    for begin, end in spans:
+        c, z = multiplicity(rows, keys, head, heads, w, r, *options, begin, end)
+        count, zeros = count + c, zeros + z
+    return count, zeros
+
+
+def sampled(n, count):
+    rows = torch.randint(n, (count,), device=DEVICE)
+    rows[0], rows[1] = 0, n - 1
+    return rows
 
 
 def reference(q, k, v, rows, count, zeros, scale):
@@ -195,18 +220,11 @@ def verify(
     if sample and (out.isnan().any() or lse.isnan().any()):
         bad = f"NaN {out.isnan().any(-1).sum().item()} {lse.isnan().sum().item()}"
     for i, j in pairs:
-        if cu is None:
-            spans = [(0, n if lengths is None else int(lengths[i]))]
-        else:
-            spans = list(zip(cu_seqlens[:-1], cu_seqlens[1:]))
-        rows = torch.arange(n, device=DEVICE)
-        if sample:
-            rows = torch.randint(n, (sample,), device=DEVICE)
-            rows[0], rows[1] = 0, n - 1
-        count = zeros = 0
-        for begin, end in spans:
-            c, z = multiplicity(rows, n, j, h, w, r, causal, grouped, zero_keys, begin, end)
-            count, zeros = count + c, zeros + z
+        keys = torch.arange(n, device=DEVICE)
+        rows = sampled(n, sample) if sample else keys
+        count, zeros = seen(
+            rows, keys, i, j, h, w, r, lengths, cu_seqlens, causal, grouped, zero_keys
+        )
         kk, vv = (x[i, :, j // (h // kv_heads)].nan_to_num() for x in (k, v))
         qq = q[i, :, j].nan_to_num()
         o, l, po, pl = reference(qq, kk, vv, rows, count, zeros, scale)
@@ -417,6 +435,14 @@ def q_bytes(q):
 
 if __name__ == "__main__":
     command, *paths = sys.argv[1:]
+    if command == "backward":
+        import harness_backward
+
+        sys.argv.pop(1)
+        command, *paths = sys.argv[1:]
+        check, once, bench = (
+            getattr(harness_backward, name) for name in ("check", "once", "bench")
+        )
     if command == "check":
         check(Kernel(paths[0]))
     elif command == "once":

@@ -33,36 +33,56 @@ static lnet_tensor tensor(void *data, lnet_dtype dtype, int ndim, const int64_t 
     return t;
 }
 
-/* sizes: B N H Hk D, levels, offsets, causal, zero_keys, bfloat16, documents. scratch NULL: only
- * asks how much is needed. */
+/* The tensors and options of a call. sizes: B N H Hk D, levels, offsets, causal, zero_keys,
+ * bfloat16, documents. */
+struct call {
+    int64_t q_shape[4], k_shape[4], lse_shape[3], documents[1];
+    lnet_dtype dtype;
+    lnet_tensor lengths, cu_seqlens, tensors[16];
+    int used = 0;
+    lnet_dilation dilation = {};
+
+    call(const int64_t *sizes, const int64_t *w, const int64_t *r, double scale, void *rows,
+         void *begins)
+        : q_shape{sizes[0], sizes[1], sizes[2], sizes[4]},
+          k_shape{sizes[0], sizes[1], sizes[3], sizes[4]}, lse_shape{sizes[0], sizes[2], sizes[1]},
+          documents{sizes[10] + 1}, dtype(sizes[9] ? LNET_BFLOAT16 : LNET_FLOAT16),
+          lengths(tensor(rows, LNET_INT64, 1, q_shape)),
+          cu_seqlens(tensor(begins, LNET_INT64, 1, documents)) {
+        dilation.segment_lengths = {w, sizes[5]};
+        dilation.dilation_rates = {r, sizes[5]};
+        dilation.offsets = sizes[6];
+        dilation.causal = sizes[7] != 0;
+        dilation.zero_keys = sizes[8] != 0;
+        dilation.scale = scale;
+        dilation.lengths = rows ? &lengths : nullptr;
+        dilation.cu_seqlens = begins ? &cu_seqlens : nullptr;
+    }
+    lnet_tensor *add(lnet_tensor t) { return &(tensors[used++] = t); }
+    lnet_tensor *q(void *data) { return add(tensor(data, dtype, 4, q_shape)); }
+    lnet_tensor *k(void *data) { return add(tensor(data, dtype, 4, k_shape)); }
+    lnet_tensor *lse(void *data) { return add(tensor(data, LNET_FLOAT32, 3, lse_shape)); }
+};
+
+/* scratch NULL: only asks how much is needed. */
 extern "C" int dev_forward(void *out, void *lse, void *q, void *k, void *v, const int64_t *sizes,
                            const int64_t *w, const int64_t *r, double scale, void *lengths,
                            void *cu_seqlens, void *scratch, size_t *scratch_bytes, void *stream) {
-    const int64_t q_shape[] = {sizes[0], sizes[1], sizes[2], sizes[4]};
-    const int64_t k_shape[] = {sizes[0], sizes[1], sizes[3], sizes[4]};
-    const int64_t lse_shape[] = {sizes[0], sizes[2], sizes[1]};
-    const int64_t documents[] = {sizes[10] + 1};
-    const lnet_dtype dtype = sizes[9] ? LNET_BFLOAT16 : LNET_FLOAT16;
-    lnet_tensor out_t = tensor(out, dtype, 4, q_shape),
-                lse_t = tensor(lse, LNET_FLOAT32, 3, lse_shape);
-    lnet_tensor q_t = tensor(q, dtype, 4, q_shape), k_t = tensor(k, dtype, 4, k_shape);
-    lnet_tensor v_t = tensor(v, dtype, 4, k_shape);
-    lnet_tensor lengths_t = tensor(lengths, LNET_INT64, 1, q_shape);
-    lnet_tensor cu_t = tensor(cu_seqlens, LNET_INT64, 1, documents);
-    lnet_dilated_attention_args args = {};
-    args.out = &out_t;
-    args.lse = &lse_t;
-    args.q = &q_t;
-    args.k = &k_t;
-    args.v = &v_t;
-    args.dilation.segment_lengths = {w, sizes[5]};
-    args.dilation.dilation_rates = {r, sizes[5]};
-    args.dilation.offsets = sizes[6];
-    args.dilation.causal = sizes[7] != 0;
-    args.dilation.zero_keys = sizes[8] != 0;
-    args.dilation.scale = scale;
-    args.dilation.lengths = lengths ? &lengths_t : nullptr;
-    args.dilation.cu_seqlens = cu_seqlens ? &cu_t : nullptr;
+    call c(sizes, w, r, scale, lengths, cu_seqlens);
+    const lnet_dilated_attention_args args = {c.q(out), c.lse(lse), c.q(q),
+                                              c.k(k),   c.k(v),     c.dilation};
     if (!scratch) return lnet_sm90_dilated_attention_scratch(&args, scratch_bytes);
     return lnet_sm90_dilated_attention(&args, scratch, static_cast<lnet_stream *>(stream));
+}
+
+extern "C" int dev_backward(void *dq, void *dk, void *dv, void *dout, void *q, void *k, void *v,
+                            void *out, void *lse, const int64_t *sizes, const int64_t *w,
+                            const int64_t *r, double scale, void *lengths, void *cu_seqlens,
+                            void *scratch, size_t *scratch_bytes, void *stream) {
+    call c(sizes, w, r, scale, lengths, cu_seqlens);
+    const lnet_dilated_attention_backward_args args = {
+        c.q(dq), c.k(dk), c.k(dv), c.q(dout), c.q(q), c.k(k), c.k(v), c.q(out), c.lse(lse),
+        c.dilation};
+    if (!scratch) return lnet_sm90_dilated_attention_backward_scratch(&args, scratch_bytes);
+    return lnet_sm90_dilated_attention_backward(&args, scratch, static_cast<lnet_stream *>(stream));
 }

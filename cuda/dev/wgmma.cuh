@@ -1,7 +1,7 @@
 /* Warpgroup matrix products of sm_90a: D (64, N) += A (64, 16) B (16, N), float32 accumulators.
  *
- * A comes from shared memory, K-major, or from registers; B from shared memory, K-major (the keys
- * of Q K^T) or N-major (the values of P V). Shared tiles are panels of 64 columns (128 bytes) in
+ * A comes from shared memory, K-major or M-major, or from registers; B from shared memory, K-major
+ * (the keys of Q K^T) or N-major (the values of P V). Shared tiles are panels of 64 columns (128 bytes) in
  * the 128-byte swizzle of the copy engine: 8 rows are 1024 bytes, and a panel begins at a multiple
  * of 1024.
  *
@@ -90,6 +90,15 @@ template <int width, bool bfloat16> struct products;
                          : LNET_O##n                                                               \
                          : "l"(a), "l"(b), "r"(add));                                              \
         }                                                                                          \
+        /* Likewise with A M-major and B N-major. */                                               \
+        static __device__ __forceinline__ void transposed(float (&d)[n], uint64_t a, uint64_t b,   \
+                                                          int add) {                               \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" p2 ", 0;\n"                          \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." type "." type           \
+                         " {" LNET_T##n "}, %" p0 ", %" p1 ", p, 1, 1, 1, 1;\n}"                   \
+                         : LNET_O##n                                                               \
+                         : "l"(a), "l"(b), "r"(add));                                              \
+        }                                                                                          \
         /* A (64, 16) in registers, B (16, N) N-major in shared memory; adds. */                   \
         static __device__ __forceinline__ void registers(float (&d)[n], const uint32_t *a,         \
                                                          uint64_t b) {                             \
@@ -130,6 +139,11 @@ __device__ __forceinline__ void warp_product(float *d, const uint32_t (&a)[4], u
 }
 
 /* Four 8x8 tiles of 16-bit elements; lane l names row l % 8 of tile l / 8. */
+__device__ __forceinline__ void store_tiles(uint32_t address, const uint32_t *x) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+                 "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
 __device__ __forceinline__ void load_tiles(uint32_t (&x)[4], uint32_t address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])

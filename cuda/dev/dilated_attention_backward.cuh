@@ -1,0 +1,93 @@
+/* Dilated attention backward on sm_90a: what the launcher tells the kernels, and how work is cut.
+ *
+ * A tile is 128 keys of one head's segment on one level; it meets, a block at a time, the queries
+ * that see it. Its dK and dV stay in registers until then; dQ is added block by block. All levels
+ * add to the same float32 sums in the scratch, which holds a few groups at a time: rows that share
+ * no segment with others, of some heads. When all tiles of a group are done, warps that have
+ * nothing else to do round its sums into the outputs and leave zeros for the group that has the
+ * place next. All work is taken in order, and waits only for work taken before it: tiles for the
+ * rounding of earlier groups, the rounding for the tiles of its own group. */
+#ifndef LNET_DILATED_ATTENTION_BACKWARD_CUH
+#define LNET_DILATED_ATTENTION_BACKWARD_CUH
+
+#include "dilated_attention.cuh"
+
+namespace dilated {
+
+enum { KEY_TILE = 128, GRADIENT_WARPS = 8, ROUNDING_ROWS = 128 };
+
+struct backward : problem {
+    int32_t group_items, group_chunks; /* of tiles' keys, of rounding */
+    int64_t slot_floats, dk_at, dv_at; /* of a slot: (group_heads, group_rows, padded D) x 3 */
+    float *sums;                       /* (slots, slot_floats), zeros */
+    float2 *stats;                     /* (B, H, N): LSE * log2(e), delta */
+    float gradient_scale;              /* of dQ and dK */
+    const void *out, *dout;            /* (B, N, H, D) */
+    const float *lse;                  /* (B, H, N) */
+    void *dq, *dk, *dv;                /* (B, N, H or Hk, D) */
+    /* counters: items taken, chunks taken, then (slots,) warps that finished an item and (slots,)
+     * chunks rounded; zero at the launch */
+};
+
+struct key_tile {
+    int32_t level;            /* -1: no more work */
+    int32_t rows;             /* keys of the tile, at most KEY_TILE */
+    int32_t first;            /* its first key as number of its segment */
+    int32_t keys;             /* keys, and so queries, of the segment */
+    int32_t begin;            /* the first query that sees the tile */
+    int32_t step;             /* r */
+    int32_t counter;          /* to raise when the tile is done, or -1 */
+    int32_t batch, head, kv_head;
+    int32_t phase, key_j;     /* map coordinates of the segment's first key */
+    int64_t stats_at;         /* of the segment's first key, in stats */
+    int64_t dq_at, dkv_at;    /* likewise in sums; dkv_at from dK and from dV alike */
+};
+
+template <int width> struct gradient_shape;
+template <> struct gradient_shape<64> {
+    enum { queries = 128 };
+};
+template <> struct gradient_shape<48> : gradient_shape<64> {};
+template <> struct gradient_shape<128> {
+    enum { queries = 64 };
+};
+
+/* Shared memory: tiles in panels of 64 columns, as the copy engine swizzles them. */
+template <int width> struct gradient_layout {
+    enum {
+        queries = gradient_shape<width>::queries,
+        threads = GRADIENT_WARPS * 32 + 128,
+        registers = 232,
+        spare = 40,
+        ring = 2,   /* tiles described ahead */
+        stages = 2, /* of keys and values, of queries and dO, and of dS */
+        panels = (width + 63) / 64,
+        kv_bytes = KEY_TILE * 128 * panels,
+        q_bytes = queries * 128 * panels,
+        ds_bytes = KEY_TILE * queries * 2,
+        k_at = 0,
+        v_at = k_at + kv_bytes * stages,
+        q_at = v_at + kv_bytes * stages,
+        dout_at = q_at + q_bytes * stages,
+        ds_at = dout_at + q_bytes * stages,
+        lse_at = ds_at + ds_bytes * stages,
+        delta_at = lse_at + queries * 4 * stages,
+        tiles_at = delta_at + queries * 4 * stages,
+        barriers_at = tiles_at + ring * (int)sizeof(key_tile),
+        /* barriers, by index */
+        kv_full = 0,
+        kv_empty = kv_full + stages,
+        q_full = kv_empty + stages,
+        q_empty = q_full + stages,
+        tile_full = q_empty + stages,
+        tile_empty = tile_full + ring,
+        raw = tile_empty + ring,
+        barriers = raw + 1,
+        bytes = barriers_at + barriers * 8,
+    };
+    static_assert(bytes <= 227 * 1024, "shared memory of a block");
+};
+
+} // namespace dilated
+
+#endif

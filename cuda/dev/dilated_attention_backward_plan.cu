@@ -1,0 +1,140 @@
+/* Host side of dilated attention backward on sm_90a: cuts the work into groups and items, describes
+ * the tensors to the copy engine, and launches. */
+#include "dilated_attention_backward_plan.cuh"
+#include "dilated_attention_problem.cuh"
+#include "dilated_attention_sm90.h"
+
+#include <algorithm>
+#include <inttypes.h>
+#include <limits>
+#include <numeric>
+#include <string.h>
+
+namespace dilated {
+namespace {
+
+const char OP[] = "dilated_attention_backward";
+
+/* Rows after which all levels begin new segments; all rows where that never happens before. */
+int64_t nesting_rows(const backward &p) {
+    int64_t rows = 1;
+    if (p.documents) return p.rows;
+    for (int i = 0; i < p.level_count && rows < p.rows; i++)
+        rows = p.levels[i].segment.value >= static_cast<uint32_t>(p.rows)
+                   ? p.rows
+                   : std::lcm(rows, static_cast<int64_t>(p.levels[i].segment.value));
+    return std::min<int64_t>(rows, p.rows);
+}
+
+/* Groups of whole segments, with several items for each processor, and a few of them at once. */
+void cut_groups(backward &p, int processors) {
+    const int64_t nesting = nesting_rows(p), least = 16384;
+    const int ratio = p.heads / p.kv_heads, width = padded_width(p.width);
+    p.group_rows = static_cast<int32_t>(
+        std::min<int64_t>(p.rows, nesting * std::max<int64_t>(1, least / nesting)));
+    p.row_groups = static_cast<int32_t>(ceil_div(p.rows, p.group_rows));
+    int64_t head_items = 0;
+    for (int i = 0; i < p.level_count; i++) {
+        level &l = p.levels[i];
+        l.chunk =
+            static_cast<int>(std::min<int64_t>(int64_t{KEY_TILE} * l.step.value, p.group_rows));
+        l.chunks = static_cast<int>(ceil_div(p.group_rows, l.chunk));
+        head_items += l.chunks;
+    }
+    const int64_t kv_heads =
+        std::min<int64_t>(p.kv_heads, ceil_div(int64_t{3} * processors, head_items * ratio));
+    p.group_heads = static_cast<int32_t>(kv_heads * ratio);
+    p.head_groups = static_cast<int32_t>(ceil_div(p.kv_heads, kv_heads));
+    p.group_items = static_cast<int32_t>(head_items * p.group_heads);
+    p.group_chunks =
+        static_cast<int32_t>(ceil_div(p.group_rows, ROUNDING_ROWS) * (p.group_heads + 2 * kv_heads));
+    p.dk_at = static_cast<int64_t>(p.group_heads) * p.group_rows * width;
+    p.dv_at = p.dk_at + kv_heads * p.group_rows * width;
+    p.slot_floats = p.dv_at + kv_heads * p.group_rows * width;
+}
+
+const int64_t MOST_SLOTS = 3, COUNTER_BYTES = 256;
+static_assert((2 + 2 * MOST_SLOTS) * sizeof(uint32_t) <= COUNTER_BYTES, "counters of all slots");
+
+/* Counters and sums, which begin as zeros; then the stats. */
+int64_t zero_bytes(const backward &p) {
+    return COUNTER_BYTES + p.slots * p.slot_floats * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t scratch_bytes(const backward &p) {
+    return zero_bytes(p) +
+           static_cast<int64_t>(p.batch) * p.heads * p.rows * static_cast<int64_t>(sizeof(float2));
+}
+
+lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_args &args,
+                      int processors) {
+    lnet_status status;
+    int64_t groups, items;
+    memset(&p, 0, sizeof p);
+    LNET_TRY(read_problem(p, OP, args.dilation, *args.q, *args.k));
+    cut_groups(p, processors);
+    groups = static_cast<int64_t>(p.batch) * p.row_groups * p.head_groups;
+    items = groups * std::max(p.group_items, p.group_chunks);
+    if (items * GRADIENT_WARPS > std::numeric_limits<int32_t>::max())
+        return lnet_fail(LNET_SHAPE_ERROR, "%s: q: %" PRId64 " items of work, expected below 2^28",
+                         OP, items);
+    p.groups = static_cast<int32_t>(groups);
+    p.item_count = static_cast<int32_t>(groups * p.group_items);
+    p.slots = static_cast<int32_t>(std::min(MOST_SLOTS, groups));
+fail:
+    return status;
+}
+
+} // namespace
+} // namespace dilated
+
+using namespace dilated;
+
+lnet_status
+lnet_sm90_dilated_attention_backward_scratch(const struct lnet_dilated_attention_backward_args *args,
+                                             size_t *bytes) {
+    lnet_status status;
+    backward p;
+    LNET_TRY(make_plan(p, *args, processor_count()));
+    *bytes = static_cast<size_t>(scratch_bytes(p));
+fail:
+    return status;
+}
+
+lnet_status
+lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backward_args *args,
+                                     void *scratch, lnet_stream *stream) {
+    lnet_status status;
+    backward p;
+    encode_function encode = nullptr;
+    const int processors = processor_count();
+    const lnet_tensor &q = *args->q;
+    const int width = padded_width(q.shape[3]), queries = block_queries(width);
+    cudaStream_t cuda_stream = reinterpret_cast<cudaStream_t>(stream);
+    if (q.shape[0] == 0 || q.shape[1] == 0) return LNET_OK;
+    LNET_TRY(make_plan(p, *args, processors));
+    LNET_TRY(find_encode(OP, &encode));
+    for (int i = 0; i < p.level_count; i++) {
+        level &l = p.levels[i];
+        LNET_TRY(describe(OP, encode, &l.q, q, l, queries));
+        LNET_TRY(describe(OP, encode, &l.dout, *args->dout, l, queries));
+        LNET_TRY(describe(OP, encode, &l.k, *args->k, l, KEY_TILE));
+        LNET_TRY(describe(OP, encode, &l.v, *args->v, l, KEY_TILE));
+    }
+    p.gradient_scale = static_cast<float>(args->dilation.scale);
+    p.out = args->out->data;
+    p.dout = args->dout->data;
+    p.lse = static_cast<const float *>(args->lse->data);
+    p.dq = args->dq->data;
+    p.dk = args->dk->data;
+    p.dv = args->dv->data;
+    p.counters = static_cast<uint32_t *>(scratch);
+    p.sums = reinterpret_cast<float *>(static_cast<char *>(scratch) + COUNTER_BYTES);
+    p.stats = reinterpret_cast<float2 *>(static_cast<char *>(scratch) + zero_bytes(p));
+    LNET_TRY(launched(OP, cudaMemsetAsync(scratch, 0, static_cast<size_t>(zero_bytes(p)),
+                                          cuda_stream)));
+    LNET_TRY(launched(OP, launch(p, width, q.dtype == LNET_BFLOAT16,
+                                 std::min(processors, p.item_count), cuda_stream)));
+fail:
+    return status;
+}

@@ -1,0 +1,214 @@
+/* Dilated attention, backward, on sm_90a: one pass for delta, then one launch for all levels.
+ * Equations: csrc/ops/dilated_attention.h. */
+#include "dilated_attention_backward_consume.cuh"
+#include "dilated_attention_backward_plan.cuh"
+#include "dilated_attention_backward_schedule.cuh"
+
+namespace dilated {
+
+/* The loading warp: keys and values of the tiles in order, then their queries and dO. */
+template <int width> struct gradient_loader {
+    using L = gradient_layout<width>;
+
+    const backward &p;
+    char *memory;
+    uint32_t barriers;
+    uint32_t raw = 0;
+
+    __device__ __forceinline__ uint32_t barrier(int index) const { return barriers + index * 8; }
+
+    /* Rows j .. j + rows of two tensors. Rows past the `present` ones are another segment's, or
+     * anything at all where none exist: they become zeros, as 0 * NaN would not be 0. */
+    template <int rows>
+    __device__ __forceinline__ void load(const CUtensorMap *x, int x_at, int x_head,
+                                         const CUtensorMap *y, int y_at, int y_head, int full,
+                                         const key_tile &t, int j, int present) {
+        const int lane = threadIdx.x % 32;
+        const bool tail = present < rows;
+        const uint32_t by = barrier(tail ? +L::raw : full);
+        if (lane == 0) {
+            sm90::barrier_arrive_expect(by, 2 * rows * 128 * L::panels);
+            for (int c = 0; c < L::panels; c++) {
+                sm90::load_box(sm90::shared_address(memory + x_at) + c * rows * 128, x, by, c * 64,
+                               x_head, t.phase, t.key_j + j, t.batch);
+                sm90::load_box(sm90::shared_address(memory + y_at) + c * rows * 128, y, by, c * 64,
+                               y_head, t.phase, t.key_j + j, t.batch);
+            }
+        }
+        if (!tail) return;
+        sm90::barrier_wait(by, raw);
+        raw ^= 1;
+        for (int c = 0; c < L::panels; c++)
+            for (int at = present * 8 + lane; at < rows * 8; at += 32) {
+                reinterpret_cast<int4 *>(memory + x_at + c * rows * 128)[at] = make_int4(0, 0, 0, 0);
+                reinterpret_cast<int4 *>(memory + y_at + c * rows * 128)[at] = make_int4(0, 0, 0, 0);
+            }
+        sm90::fence_async_shared();
+        __syncwarp();
+        if (lane == 0) sm90::barrier_arrive(barrier(full));
+    }
+
+    __device__ __forceinline__ void run(const key_tile *tiles) {
+        const int lane = threadIdx.x % 32;
+        ring_place<L::ring> place = {0};
+        ring_place<L::stages> kv = {0}, q = {0};
+        for (;;) {
+            sm90::barrier_wait(barrier(L::tile_full + place.index()), place.parity());
+            const key_tile &t = tiles[place.index()];
+            if (t.level < 0) break;
+            const level &l = p.levels[t.level];
+            sm90::barrier_wait(barrier(L::kv_empty + kv.index()), kv.parity_before());
+            load<KEY_TILE>(&l.k, L::k_at + kv.index() * L::kv_bytes, t.kv_head, &l.v,
+                           L::v_at + kv.index() * L::kv_bytes, t.kv_head, L::kv_full + kv.index(),
+                           t, t.first, t.rows);
+            kv.advance();
+            for (int from = t.begin; from < t.keys; from += L::queries) {
+                const int present = min(+L::queries, t.keys - from);
+                sm90::barrier_wait(barrier(L::q_empty + q.index()), q.parity_before());
+                load<L::queries>(&l.q, L::q_at + q.index() * L::q_bytes, t.head, &l.dout,
+                                 L::dout_at + q.index() * L::q_bytes, t.head, L::q_full + q.index(),
+                                 t, from, present);
+                float *lse = reinterpret_cast<float *>(memory + L::lse_at) + q.index() * L::queries;
+                float *delta =
+                    reinterpret_cast<float *>(memory + L::delta_at) + q.index() * L::queries;
+#pragma unroll
+                for (int k = 0; k < L::queries / 32; k++) {
+                    const int i = lane + k * 32;
+                    float2 x = make_float2(INFINITY, 0); /* no probability */
+                    if (i < present)
+                        x = p.stats[t.stats_at + static_cast<int64_t>(from + i) * t.step];
+                    lse[i] = x.x;
+                    delta[i] = x.y;
+                }
+                sm90::barrier_arrive(barrier(L::q_full + q.index()));
+                q.advance();
+            }
+            sm90::barrier_arrive(barrier(L::tile_empty + place.index()));
+            place.advance();
+        }
+    }
+};
+
+template <int width> __device__ __forceinline__ void init_gradient_barriers(uint32_t barriers) {
+    using L = gradient_layout<width>;
+    auto init = [&](int first, int count, int arrivals) {
+        for (int i = 0; i < count; i++) sm90::barrier_init(barriers + (first + i) * 8, arrivals);
+    };
+    init(L::kv_full, L::stages, 1);
+    init(L::kv_empty, L::stages, GRADIENT_WARPS);
+    init(L::q_full, L::stages, 1 + 32);
+    init(L::q_empty, L::stages, GRADIENT_WARPS);
+    init(L::tile_full, L::ring, 32);
+    init(L::tile_empty, L::ring, (GRADIENT_WARPS + 1) * 32);
+    init(L::raw, 1, 1);
+    sm90::barrier_init_fence();
+}
+
+template <int width, bool bfloat16>
+__global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
+    differentiate(const __grid_constant__ backward p) {
+    using L = gradient_layout<width>;
+    extern __shared__ __align__(1024) char memory[];
+    key_tile *tiles = reinterpret_cast<key_tile *>(memory + L::tiles_at);
+    const uint32_t barriers = sm90::shared_address(memory + L::barriers_at);
+    if (threadIdx.x == 0) init_gradient_barriers<width>(barriers);
+    __syncthreads();
+    if (threadIdx.x >= GRADIENT_WARPS * 32) {
+        sm90::give_registers<L::spare>();
+        const int warp = threadIdx.x / 32 - GRADIENT_WARPS;
+        if (warp == 0) {
+            gradient_loader<width> loader = {p, memory, barriers};
+            loader.run(tiles);
+        } else if (warp == 1) {
+            schedule_keys<width>(p, tiles, barriers);
+        } else {
+            round_groups<width, bfloat16>(p);
+        }
+    } else {
+        sm90::take_registers<L::registers>();
+        gradient_consumer<width, bfloat16> c = {
+            p,      tiles, memory, sm90::shared_address(memory), barriers,
+            static_cast<int>(__shfl_sync(~0u, threadIdx.x / 128, 0)),
+        };
+        c.run();
+    }
+}
+
+/* stats = (LSE * log2(e), delta = rowsum(dO * O)); a row that no level covers has no probability.
+ * A warp takes 32 rows of a head. */
+template <bool bfloat16> __global__ void __launch_bounds__(256) prepare(const backward p) {
+    const int lane = threadIdx.x % 32, pieces = p.width / 8;
+    const int row_chunks = (p.rows + 31) / 32;
+    const int64_t chunks = static_cast<int64_t>(p.batch) * row_chunks * p.heads;
+    const int64_t warps = static_cast<int64_t>(gridDim.x) * 8;
+    int lanes = 1; /* of a row */
+    while (lanes < pieces) lanes *= 2;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32; i < chunks;
+         i += warps) {
+        const int head = static_cast<int>(i % p.heads);
+        const int64_t rest = i / p.heads;
+        const int64_t batch = rest / row_chunks, begin = rest % row_chunks * 32;
+        float delta = 0;
+        for (int at = 0; at < lanes; at++) {
+            const int64_t row = begin + at * (32 / lanes) + lane / lanes;
+            const int piece = lane % lanes;
+            float sum = 0;
+            if (piece < pieces && row < p.rows) {
+                const int64_t from = ((batch * p.rows + row) * p.heads + head) * pieces + piece;
+                const uint4 x = __ldg(static_cast<const uint4 *>(p.out) + from);
+                const uint4 y = __ldg(static_cast<const uint4 *>(p.dout) + from);
+                const uint32_t a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    const float2 c = unpack<bfloat16>(a[k]), d = unpack<bfloat16>(b[k]);
+                    sum = fmaf(c.x, d.x, sum);
+                    sum = fmaf(c.y, d.y, sum);
+                }
+            }
+            for (int k = lanes / 2; k > 0; k /= 2) sum += __shfl_xor_sync(~0u, sum, k);
+            const float own = __shfl_sync(~0u, sum, lane % (32 / lanes) * lanes);
+            if (lane / (32 / lanes) == at) delta = own;
+        }
+        if (begin + lane >= p.rows) continue;
+        const int64_t to = (batch * p.heads + head) * p.rows + begin + lane;
+        const float lse = p.lse[to];
+        const bool alive = lse != -INFINITY;
+        p.stats[to] = make_float2(alive ? lse * 1.4426950408889634f : INFINITY, alive ? delta : 0);
+    }
+}
+
+template <int width, bool bfloat16>
+static cudaError_t launch_gradients(const backward &p, int processors, cudaStream_t stream) {
+    using L = gradient_layout<width>;
+    cudaError_t error =
+        cudaFuncSetAttribute(differentiate<width, bfloat16>,
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes);
+    if (error != cudaSuccess) return error;
+    prepare<bfloat16><<<processors * 8, 256, 0, stream>>>(p);
+    error = cudaGetLastError();
+    if (error != cudaSuccess) return error;
+    differentiate<width, bfloat16>
+        <<<processors, L::threads, L::bytes, stream>>>(p);
+    return cudaGetLastError();
+}
+
+int block_queries(int width) {
+    return width <= 64 ? +gradient_shape<64>::queries : +gradient_shape<128>::queries;
+}
+
+cudaError_t launch(const backward &p, int width, bool bfloat16, int processors,
+                   cudaStream_t stream) {
+    switch (width) {
+    case 48:
+        return bfloat16 ? launch_gradients<48, true>(p, processors, stream)
+                        : launch_gradients<48, false>(p, processors, stream);
+    case 64:
+        return bfloat16 ? launch_gradients<64, true>(p, processors, stream)
+                        : launch_gradients<64, false>(p, processors, stream);
+    default:
+        return bfloat16 ? launch_gradients<128, true>(p, processors, stream)
+                        : launch_gradients<128, false>(p, processors, stream);
+    }
+}
+
+} // namespace dilated
