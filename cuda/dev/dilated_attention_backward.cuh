@@ -18,6 +18,7 @@ enum { KEY_TILE = 128, GRADIENT_WARPS = 8, ROUNDING_ROWS = 128 };
 
 struct backward : problem {
     int32_t group_items, group_chunks; /* of tiles' keys, of rounding */
+    int32_t uncovered;                 /* some rows may take part on no level */
     int64_t slot_floats, dk_at, dv_at; /* of a slot: (group_heads, group_rows, padded D) x 3 */
     float *sums;                       /* (slots, slot_floats), zeros */
     float2 *stats;                     /* (B, H, N): LSE * log2(e), delta */
@@ -45,32 +46,38 @@ struct key_tile {
 
 template <int width> struct gradient_shape;
 template <> struct gradient_shape<64> {
-    enum { queries = 128 };
+    enum { queries = 128, ds_stages = 2, round_rows = 16 };
 };
 template <> struct gradient_shape<48> : gradient_shape<64> {};
 template <> struct gradient_shape<128> {
-    enum { queries = 64 };
+    enum { queries = 64, ds_stages = 1, round_rows = 4 };
 };
 
 /* Shared memory: tiles in panels of 64 columns, as the copy engine swizzles them. */
 template <int width> struct gradient_layout {
     enum {
         queries = gradient_shape<width>::queries,
+        ds_stages = gradient_shape<width>::ds_stages,
         threads = GRADIENT_WARPS * 32 + 128,
-        registers = 232,
-        spare = 40,
+        registers = 224,
+        spare = 56,
         ring = 2,   /* tiles described ahead */
-        stages = 2, /* of keys and values, of queries and dO, and of dS */
+        stages = 2, /* of keys and values, of queries and dO */
+        round_rows = gradient_shape<width>::round_rows,
+        round_buffers = 3, /* of each of the two warps */
         panels = (width + 63) / 64,
         kv_bytes = KEY_TILE * 128 * panels,
         q_bytes = queries * 128 * panels,
         ds_bytes = KEY_TILE * queries * 2,
+        round_bytes = round_rows * width * 4,
         k_at = 0,
         v_at = k_at + kv_bytes * stages,
         q_at = v_at + kv_bytes * stages,
         dout_at = q_at + q_bytes * stages,
         ds_at = dout_at + q_bytes * stages,
-        lse_at = ds_at + ds_bytes * stages,
+        zeros_at = ds_at + ds_bytes * ds_stages,
+        round_at = zeros_at + round_bytes,
+        lse_at = round_at + round_bytes * round_buffers * 2,
         delta_at = lse_at + queries * 4 * stages,
         tiles_at = delta_at + queries * 4 * stages,
         barriers_at = tiles_at + ring * (int)sizeof(key_tile),
@@ -82,7 +89,8 @@ template <int width> struct gradient_layout {
         tile_full = q_empty + stages,
         tile_empty = tile_full + ring,
         raw = tile_empty + ring,
-        barriers = raw + 1,
+        round_full = raw + 1,
+        barriers = round_full + round_buffers * 2,
         bytes = barriers_at + barriers * 8,
     };
     static_assert(bytes <= 227 * 1024, "shared memory of a block");

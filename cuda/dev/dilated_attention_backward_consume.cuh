@@ -30,6 +30,7 @@ template <int width, bool bfloat16> struct gradient_consumer {
     int group; /* which warpgroup */
     ring_place<L::ring> tile_place = {0};
     ring_place<L::stages> kv = {0}, q = {0};
+    ring_place<L::ds_stages> place = {0}; /* of dS */
 
     __device__ __forceinline__ uint32_t barrier(int index) const { return barriers + index * 8; }
     __device__ __forceinline__ void leave(int index) const {
@@ -53,11 +54,15 @@ template <int width, bool bfloat16> struct gradient_consumer {
                 sm90::tile_descriptor(b, step / 4 * (queries * 128) + step % 4 * 32), step != 0);
     }
 
-    __device__ __forceinline__ void begin_block(float (&s)[scores], float (&dp)[scores]) const {
+    /* S^T and dP^T of the block that is next. */
+    __device__ __forceinline__ void begin_s(float (&s)[scores]) const {
         sm90::barrier_wait(barrier(L::q_full + q.index()), q.parity());
         sm90::products_begin();
         issue_scores(s, L::k_at, L::q_at);
         sm90::products_commit();
+    }
+    __device__ __forceinline__ void begin_dp(float (&dp)[scores]) const {
+        sm90::products_begin();
         issue_scores(dp, L::v_at, L::dout_at);
         sm90::products_commit();
     }
@@ -77,7 +82,7 @@ template <int width, bool bfloat16> struct gradient_consumer {
     /* d (64 queries, dq_width) = dS (queries, keys) times K. */
     __device__ __forceinline__ void issue_queries(float (&d)[dq_width / 2]) const {
         const uint32_t a = begin(L::ds_at + (split_columns ? 0 : group * KEY_TILE * 128),
-                                 L::ds_bytes, q.index(), KEY_TILE * 128);
+                                 L::ds_bytes, place.index(), KEY_TILE * 128);
         const uint32_t b = begin(L::k_at + (split_columns ? group * KEY_TILE * 128 : 0),
                                  L::kv_bytes, kv.index(), KEY_TILE * 128);
         sm90::products_begin();
@@ -141,11 +146,18 @@ template <int width, bool bfloat16> struct gradient_consumer {
         }
     }
 
+    /* Says to the other warpgroup that this one has done with dS. */
+    __device__ __forceinline__ void give_back() const {
+        if (L::ds_stages == 1)
+            sm90::named_barrier_arrive(2 + (group ^ 1), GRADIENT_WARPS * 32);
+    }
+
     /* dS^T of the warpgroup's keys into shared memory: panels of 64 queries, keys by rows. */
     __device__ __forceinline__ void share(const uint32_t (&ds)[scores / 2]) const {
         const int lane = threadIdx.x % 32;
         const int key = group * 64 + threadIdx.x / 32 % 4 * 16 + lane / 8 % 2 * 8 + lane % 8;
-        const uint32_t to = shared + L::ds_at + q.index() * L::ds_bytes + key * 128;
+        const uint32_t to = shared + L::ds_at + place.index() * L::ds_bytes + key * 128;
+        if (L::ds_stages == 1) sm90::named_barrier(2 + group, GRADIENT_WARPS * 32);
 #pragma unroll
         for (int step = 0; step < queries / 16; step++)
             sm90::store_tiles(to + step / 4 * (KEY_TILE * 128) +
@@ -183,7 +195,8 @@ template <int width, bool bfloat16> struct gradient_consumer {
 #pragma unroll
         for (int i = 0; i < width / 2; i++) dk[i] = dv[i] = 0;
         sm90::barrier_wait(barrier(L::kv_full + kv.index()), kv.parity());
-        begin_block(s, dp);
+        begin_s(s);
+        begin_dp(dp);
         for (int from = t.begin;; from += queries) {
             sm90::products_wait<1>();
             sm90::pin(s);
@@ -203,11 +216,18 @@ template <int width, bool bfloat16> struct gradient_consumer {
             sm90::pin(dv);
             sm90::pin(dk);
             sm90::pin(dq);
+            give_back();
+            place.advance();
             leave(L::q_empty + q.index());
             q.advance();
-            add_rows<dq_width>(dq, dq_to + from * pitch, dq_row, pitch, t.keys - from);
-            if (from + queries >= t.keys) break;
-            begin_block(s, dp);
+            float *to = dq_to + from * pitch;
+            if (from + queries >= t.keys) {
+                add_rows<dq_width>(dq, to, dq_row, pitch, t.keys - from);
+                break;
+            }
+            begin_s(s); /* runs while dQ is added; dP with it would need too many registers */
+            add_rows<dq_width>(dq, to, dq_row, pitch, t.keys - from);
+            begin_dp(dp);
         }
         leave(L::kv_empty + kv.index());
         kv.advance();
@@ -217,6 +237,7 @@ template <int width, bool bfloat16> struct gradient_consumer {
     }
 
     __device__ __forceinline__ void run() {
+        give_back();
         for (;;) {
             sm90::barrier_wait(barrier(L::tile_full + tile_place.index()), tile_place.parity());
             const key_tile &t = tiles[tile_place.index()];

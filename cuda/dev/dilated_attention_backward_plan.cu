@@ -72,6 +72,7 @@ lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_
     int64_t groups, items;
     memset(&p, 0, sizeof p);
     LNET_TRY(read_problem(p, OP, args.dilation, *args.q, *args.k));
+    p.uncovered = p.levels[p.level_count - 1].rate > 1 || p.lengths != nullptr;
     cut_groups(p, processors);
     groups = static_cast<int64_t>(p.batch) * p.row_groups * p.head_groups;
     items = groups * std::max(p.group_items, p.group_chunks);

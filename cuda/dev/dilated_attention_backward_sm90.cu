@@ -2,6 +2,7 @@
  * Equations: csrc/ops/dilated_attention.h. */
 #include "dilated_attention_backward_consume.cuh"
 #include "dilated_attention_backward_plan.cuh"
+#include "dilated_attention_backward_round.cuh"
 #include "dilated_attention_backward_schedule.cuh"
 
 namespace dilated {
@@ -101,6 +102,7 @@ template <int width> __device__ __forceinline__ void init_gradient_barriers(uint
     init(L::tile_full, L::ring, 32);
     init(L::tile_empty, L::ring, (GRADIENT_WARPS + 1) * 32);
     init(L::raw, 1, 1);
+    init(L::round_full, L::round_buffers * 2, 1);
     sm90::barrier_init_fence();
 }
 
@@ -112,6 +114,9 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
     key_tile *tiles = reinterpret_cast<key_tile *>(memory + L::tiles_at);
     const uint32_t barriers = sm90::shared_address(memory + L::barriers_at);
     if (threadIdx.x == 0) init_gradient_barriers<width>(barriers);
+    for (int at = threadIdx.x * 16; at < L::round_bytes; at += L::threads * 16)
+        *reinterpret_cast<int4 *>(memory + L::zeros_at + at) = make_int4(0, 0, 0, 0);
+    sm90::fence_async_shared();
     __syncthreads();
     if (threadIdx.x >= GRADIENT_WARPS * 32) {
         sm90::give_registers<L::spare>();
@@ -122,7 +127,11 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
         } else if (warp == 1) {
             schedule_keys<width>(p, tiles, barriers);
         } else {
-            round_groups<width, bfloat16>(p);
+            const int which = warp - 2;
+            rounder<width, bfloat16> r = {
+                p, memory + L::round_at + which * L::round_buffers * L::round_bytes,
+                memory + L::zeros_at, barriers + (L::round_full + which * L::round_buffers) * 8};
+            r.run();
         }
     } else {
         sm90::take_registers<L::registers>();

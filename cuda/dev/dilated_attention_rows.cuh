@@ -18,6 +18,21 @@ struct item {
     int group_begin, begin, end; /* rows begin .. end of the batch item */
 };
 
+/* Which rows and heads a group is. */
+struct group_place {
+    int batch, head, begin, rows;
+};
+
+__device__ __forceinline__ group_place group_at(const problem &p, int group) {
+    const int rest = group / p.head_groups;
+    group_place g;
+    g.head = group % p.head_groups * p.group_heads;
+    g.batch = rest / p.row_groups;
+    g.begin = rest % p.row_groups * p.group_rows;
+    g.rows = min(p.group_rows, p.rows - g.begin);
+    return g;
+}
+
 /* A document, or what exists of a batch item: rows `begin` .. `end` of it. */
 struct sequence {
     int begin, end;

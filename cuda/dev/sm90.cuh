@@ -69,7 +69,31 @@ __device__ __forceinline__ void load_box(uint32_t target, const CUtensorMap *map
                  : "memory");
 }
 
-/* Orders this thread's ordinary accesses to shared memory before later asynchronous ones. */
+/* Copies consecutive bytes, a multiple of 16, into shared memory, */
+__device__ __forceinline__ void load_bytes(uint32_t target, const void *source, uint32_t bytes,
+                                           uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+                 "[%3];" ::"r"(target),
+                 "l"(source), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+/* out of it, */
+__device__ __forceinline__ void store_bytes(void *target, uint32_t source, uint32_t bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target),
+                 "r"(source), "r"(bytes)
+                 : "memory");
+}
+/* and waits until all that this thread copied out of it has been written. */
+__device__ __forceinline__ void stores_wait() {
+    asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+/* Orders this thread's ordinary accesses before later asynchronous ones, */
+__device__ __forceinline__ void fence_async() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
+/* or only those to shared memory. */
 __device__ __forceinline__ void fence_async_shared() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
