@@ -30,11 +30,13 @@ struct divisor {
  * `pad` rows lie before the tensor and are never asked for. */
 struct level {
     CUtensorMap q, k, v; /* (D, heads, phase, j, B) */
-    CUtensorMap dout;    /* backward only */
+    CUtensorMap dout;    /* backward only, as is: */
+    CUtensorMap sums;    /* of dQ: (padded D, phase, j, group_heads, slots), rows of a group */
     divisor segment;     /* w, at most N */
     divisor step;        /* r, at most N */
     int32_t rate;        /* r, at most 2^31 - 1 */
     int32_t pad;
+    int32_t sums_pad;
     int32_t chunk;  /* rows of an item's range */
     int32_t chunks; /* of a group */
 };

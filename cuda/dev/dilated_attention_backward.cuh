@@ -3,9 +3,11 @@
  * A tile is 128 keys of one head's segment on one level; it meets, a block at a time, the queries
  * that see it. Its dK and dV stay in registers until then; dQ is added block by block. All levels
  * add to the same float32 sums in the scratch, which holds a few groups at a time: rows that share
- * no segment with others, of some heads. When all tiles of a group are done, warps that have
- * nothing else to do round its sums into the outputs and leave zeros for the group that has the
- * place next. All work is taken in order, and waits only for work taken before it: tiles for the
+ * no segment with others, of some heads. The densest level comes last, a group later than the
+ * others. Where a k/v head has one query head, its tiles add what the others left in the sums for
+ * their keys and write dK and dV at once. When all its tiles of a block of a group's rows are done,
+ * warps that have nothing else to do round the rest, while it is in the cache. Both leave zeros for
+ * the group that has the place next. All work is taken in order, and waits only for work taken before it: tiles for the
  * rounding of earlier groups, the rounding for the tiles of its own group. */
 #ifndef LNET_DILATED_ATTENTION_BACKWARD_CUH
 #define LNET_DILATED_ATTENTION_BACKWARD_CUH
@@ -18,7 +20,12 @@ enum { KEY_TILE = 128, GRADIENT_WARPS = 8, ROUNDING_ROWS = 128 };
 
 struct backward : problem {
     int32_t group_items, group_chunks; /* of tiles' keys, of rounding */
-    int32_t uncovered;                 /* some rows may take part on no level */
+    int32_t sparse_items;              /* of those, on all levels but the densest */
+    int32_t blocks, block_rows;        /* of a group; rows that share no segment of the densest */
+    int32_t block_chunks;              /* the densest level's ranges in a block */
+    int32_t direct;                    /* the densest level's tiles write dK and dV */
+    int32_t uncovered;                 /* some rows may not take part on the densest level */
+    int32_t parts;                     /* heads of dQ, dK and dV to round in a group */
     int64_t slot_floats, dk_at, dv_at; /* of a slot: (group_heads, group_rows, padded D) x 3 */
     float *sums;                       /* (slots, slot_floats), zeros */
     float2 *stats;                     /* (B, H, N): LSE * log2(e), delta */
@@ -26,9 +33,22 @@ struct backward : problem {
     const void *out, *dout;            /* (B, N, H, D) */
     const float *lse;                  /* (B, H, N) */
     void *dq, *dk, *dv;                /* (B, N, H or Hk, D) */
-    /* counters: items taken, chunks taken, then (slots,) warps that finished an item and (slots,)
-     * chunks rounded; zero at the launch */
 };
+
+/* Counters, all zero at the launch: items taken, chunks of rounding taken, then of each slot the
+ * chunks rounded, the warps that finished an item of a sparser level, and of the densest level's
+ * items in each block. */
+enum { MOST_SLOTS = 3, MOST_BLOCKS = 64 };
+
+__host__ __device__ __forceinline__ int rounded_counter(const backward &p, int slot) {
+    return 2 + slot * (2 + p.blocks);
+}
+__host__ __device__ __forceinline__ int sparse_counter(const backward &p, int slot) {
+    return rounded_counter(p, slot) + 1;
+}
+__host__ __device__ __forceinline__ int dense_counter(const backward &p, int slot, int block) {
+    return rounded_counter(p, slot) + 2 + block;
+}
 
 struct key_tile {
     int32_t level;            /* -1: no more work */
@@ -40,51 +60,65 @@ struct key_tile {
     int32_t counter;          /* to raise when the tile is done, or -1 */
     int32_t batch, head, kv_head;
     int32_t phase, key_j;     /* map coordinates of the segment's first key */
+    int32_t sums_phase, sums_j, sums_head, slot; /* likewise in the map of the sums */
+    int32_t row;              /* of the segment's first key in its batch item */
+    int32_t wait;             /* a counter, and what it must reach, before the tile's dK and dV */
+    uint32_t target;          /* are written; wait -1: they are added to the sums */
+    uint32_t known[KEY_TILE / 32]; /* which keys other levels have left sums for */
     int64_t stats_at;         /* of the segment's first key, in stats */
     int64_t dq_at, dkv_at;    /* likewise in sums; dkv_at from dK and from dV alike */
 };
 
 template <int width> struct gradient_shape;
 template <> struct gradient_shape<64> {
-    enum { queries = 128, ds_stages = 2, round_rows = 16 };
+    enum { queries = 128, v_stages = 2, ds_stages = 2, round_rows = 16 };
 };
 template <> struct gradient_shape<48> : gradient_shape<64> {};
 template <> struct gradient_shape<128> {
-    enum { queries = 64, ds_stages = 1, round_rows = 4 };
+    enum { queries = 64, v_stages = 1, ds_stages = 1, round_rows = 4 };
 };
 
 /* Shared memory: tiles in panels of 64 columns, as the copy engine swizzles them. */
 template <int width> struct gradient_layout {
     enum {
         queries = gradient_shape<width>::queries,
+        v_stages = gradient_shape<width>::v_stages,
         ds_stages = gradient_shape<width>::ds_stages,
         threads = GRADIENT_WARPS * 32 + 128,
         registers = 224,
         spare = 56,
         ring = 2,   /* tiles described ahead */
-        stages = 2, /* of keys and values, of queries and dO */
+        stages = 2, /* of keys, of queries and dO */
         round_rows = gradient_shape<width>::round_rows,
         round_buffers = 3, /* of each of the two warps */
         panels = (width + 63) / 64,
         kv_bytes = KEY_TILE * 128 * panels,
         q_bytes = queries * 128 * panels,
         ds_bytes = KEY_TILE * queries * 2,
+        /* dQ of a block: a warpgroup takes 64 of its queries, or all of them and 64 columns. It
+         * leaves from where that warpgroup's part of dS was, or from a place of its own. */
+        split_columns = queries == 64,
+        dq_width = width < 64 ? width : 64,
+        dq_bytes = split_columns ? 64 * dq_width * 4 : 0,
         round_bytes = round_rows * width * 4,
         k_at = 0,
         v_at = k_at + kv_bytes * stages,
-        q_at = v_at + kv_bytes * stages,
+        q_at = v_at + kv_bytes * v_stages,
         dout_at = q_at + q_bytes * stages,
         ds_at = dout_at + q_bytes * stages,
-        zeros_at = ds_at + ds_bytes * ds_stages,
+        dq_at = ds_at + ds_bytes * ds_stages,
+        zeros_at = dq_at + dq_bytes * 2,
         round_at = zeros_at + round_bytes,
         lse_at = round_at + round_bytes * round_buffers * 2,
         delta_at = lse_at + queries * 4 * stages,
         tiles_at = delta_at + queries * 4 * stages,
         barriers_at = tiles_at + ring * (int)sizeof(key_tile),
         /* barriers, by index */
-        kv_full = 0,
-        kv_empty = kv_full + stages,
-        q_full = kv_empty + stages,
+        k_full = 0,
+        k_empty = k_full + stages,
+        v_full = k_empty + stages,
+        v_empty = v_full + v_stages,
+        q_full = v_empty + v_stages,
         q_empty = q_full + stages,
         tile_full = q_empty + stages,
         tile_empty = tile_full + ring,

@@ -26,6 +26,16 @@ int64_t nesting_rows(const backward &p) {
     return std::min<int64_t>(rows, p.rows);
 }
 
+/* Some thousand rows, whole segments and ranges of the densest level; all rows of the group where
+ * there is no such number. */
+int32_t block_rows(const backward &p, const level &densest) {
+    const int64_t unit = std::lcm(static_cast<int64_t>(densest.segment.value),
+                                  static_cast<int64_t>(densest.chunk));
+    const int64_t least = std::max<int64_t>(4096, ceil_div(p.group_rows, MOST_BLOCKS));
+    if (p.documents || unit >= p.group_rows) return p.group_rows;
+    return static_cast<int32_t>(std::min<int64_t>(p.group_rows, ceil_div(least, unit) * unit));
+}
+
 /* Groups of whole segments, with several items for each processor, and a few of them at once. */
 void cut_groups(backward &p, int processors) {
     const int64_t nesting = nesting_rows(p), least = 16384;
@@ -39,6 +49,8 @@ void cut_groups(backward &p, int processors) {
         l.chunk =
             static_cast<int>(std::min<int64_t>(int64_t{KEY_TILE} * l.step.value, p.group_rows));
         l.chunks = static_cast<int>(ceil_div(p.group_rows, l.chunk));
+        l.sums_pad = static_cast<int>(ceil_div(p.group_rows, l.step.value) * l.step.value -
+                                      p.group_rows);
         head_items += l.chunks;
     }
     const int64_t kv_heads =
@@ -46,15 +58,22 @@ void cut_groups(backward &p, int processors) {
     p.group_heads = static_cast<int32_t>(kv_heads * ratio);
     p.head_groups = static_cast<int32_t>(ceil_div(p.kv_heads, kv_heads));
     p.group_items = static_cast<int32_t>(head_items * p.group_heads);
-    p.group_chunks =
-        static_cast<int32_t>(ceil_div(p.group_rows, ROUNDING_ROWS) * (p.group_heads + 2 * kv_heads));
+    const level &densest = p.levels[p.level_count - 1];
+    p.parts = static_cast<int32_t>(p.group_heads + (p.direct && !p.uncovered ? 0 : 2 * kv_heads));
+    p.sparse_items = p.group_items - densest.chunks * p.group_heads;
+    p.block_rows = block_rows(p, densest);
+    p.block_chunks = static_cast<int32_t>(ceil_div(p.block_rows, densest.chunk));
+    p.blocks = static_cast<int32_t>(ceil_div(p.group_rows, p.block_rows));
+    p.group_chunks = static_cast<int32_t>(p.blocks * ceil_div(p.block_rows, ROUNDING_ROWS) *
+                                          p.parts);
     p.dk_at = static_cast<int64_t>(p.group_heads) * p.group_rows * width;
     p.dv_at = p.dk_at + kv_heads * p.group_rows * width;
     p.slot_floats = p.dv_at + kv_heads * p.group_rows * width;
 }
 
-const int64_t MOST_SLOTS = 3, COUNTER_BYTES = 256;
-static_assert((2 + 2 * MOST_SLOTS) * sizeof(uint32_t) <= COUNTER_BYTES, "counters of all slots");
+const int64_t COUNTER_BYTES = 1024;
+static_assert((2 + MOST_SLOTS * (2 + MOST_BLOCKS)) * sizeof(uint32_t) <= COUNTER_BYTES,
+              "counters of all slots");
 
 /* Counters and sums, which begin as zeros; then the stats. */
 int64_t zero_bytes(const backward &p) {
@@ -73,17 +92,40 @@ lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_
     memset(&p, 0, sizeof p);
     LNET_TRY(read_problem(p, OP, args.dilation, *args.q, *args.k));
     p.uncovered = p.levels[p.level_count - 1].rate > 1 || p.lengths != nullptr;
+    p.direct = p.heads == p.kv_heads;
     cut_groups(p, processors);
     groups = static_cast<int64_t>(p.batch) * p.row_groups * p.head_groups;
-    items = groups * std::max(p.group_items, p.group_chunks);
+    items = (groups + 1) * std::max(p.group_items, p.group_chunks);
     if (items * GRADIENT_WARPS > std::numeric_limits<int32_t>::max())
         return lnet_fail(LNET_SHAPE_ERROR, "%s: q: %" PRId64 " items of work, expected below 2^28",
                          OP, items);
     p.groups = static_cast<int32_t>(groups);
-    p.item_count = static_cast<int32_t>(groups * p.group_items);
-    p.slots = static_cast<int32_t>(std::min(MOST_SLOTS, groups));
+    p.item_count = static_cast<int32_t>((groups + 1) * p.group_items);
+    p.slots = static_cast<int32_t>(std::min<int64_t>(MOST_SLOTS, groups));
 fail:
     return status;
+}
+
+/* A group's rows on a level: 16 rows of 32 columns of dQ are added at once. */
+lnet_status describe_sums(encode_function encode, level &l, const backward &p, int width) {
+    const cuuint64_t row = static_cast<cuuint64_t>(width) * sizeof(float), step = l.step.value;
+    const cuuint64_t rows = static_cast<cuuint64_t>(p.group_rows);
+    const cuuint64_t extent[5] = {static_cast<cuuint64_t>(width), step, (rows + l.sums_pad) / step,
+                                  static_cast<cuuint64_t>(p.group_heads),
+                                  static_cast<cuuint64_t>(p.slots)};
+    const cuuint64_t stride[4] = {row, step * row, rows * row,
+                                  static_cast<cuuint64_t>(p.slot_floats) * sizeof(float)};
+    const cuuint32_t box[5] = {32, 1, 16, 1, 1}, ones[5] = {1, 1, 1, 1, 1};
+    CUresult result =
+        encode(&l.sums, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 5,
+               p.sums - static_cast<int64_t>(l.sums_pad) * width, extent, stride, box, ones,
+               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS)
+        return lnet_fail(LNET_DEVICE_ERROR,
+                         "%s: the driver refused a tensor map of sums of %d rows, step %d (%d)", OP,
+                         static_cast<int>(rows), static_cast<int>(step), static_cast<int>(result));
+    return LNET_OK;
 }
 
 } // namespace
@@ -115,6 +157,9 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
     if (q.shape[0] == 0 || q.shape[1] == 0) return LNET_OK;
     LNET_TRY(make_plan(p, *args, processors));
     LNET_TRY(find_encode(OP, &encode));
+    p.counters = static_cast<uint32_t *>(scratch);
+    p.sums = reinterpret_cast<float *>(static_cast<char *>(scratch) + COUNTER_BYTES);
+    p.stats = reinterpret_cast<float2 *>(static_cast<char *>(scratch) + zero_bytes(p));
     for (int i = 0; i < p.level_count; i++) {
         level &l = p.levels[i];
         LNET_TRY(describe(OP, encode, &l.q, q, l, queries));
@@ -122,6 +167,8 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
         LNET_TRY(describe(OP, encode, &l.k, *args->k, l, KEY_TILE));
         LNET_TRY(describe(OP, encode, &l.v, *args->v, l, KEY_TILE));
     }
+    for (int i = 0; i < p.level_count; i++)
+        LNET_TRY(describe_sums(encode, p.levels[i], p, width));
     p.gradient_scale = static_cast<float>(args->dilation.scale);
     p.out = args->out->data;
     p.dout = args->dout->data;
@@ -129,9 +176,6 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
     p.dq = args->dq->data;
     p.dk = args->dk->data;
     p.dv = args->dv->data;
-    p.counters = static_cast<uint32_t *>(scratch);
-    p.sums = reinterpret_cast<float *>(static_cast<char *>(scratch) + COUNTER_BYTES);
-    p.stats = reinterpret_cast<float2 *>(static_cast<char *>(scratch) + zero_bytes(p));
     LNET_TRY(launched(OP, cudaMemsetAsync(scratch, 0, static_cast<size_t>(zero_bytes(p)),
                                           cuda_stream)));
     LNET_TRY(launched(OP, launch(p, width, q.dtype == LNET_BFLOAT16,

@@ -26,12 +26,14 @@ __device__ __forceinline__ void round_columns(const float4 (&x)[4], float scale,
     if (both) to[1] = make_uint4(high[0], high[1], high[2], high[3]);
 }
 
-/* Whether a row of a k/v head, or of a query head where `group` is 1, takes part on any level. */
-__device__ __forceinline__ bool covered(const problem &p, int batch, int head, int group, int row) {
+/* Whether a row of a k/v head, or of a query head where `group` is 1, takes part on any of the
+ * first `levels` levels. */
+__device__ __forceinline__ bool covered(const problem &p, int batch, int head, int group, int row,
+                                        int levels) {
     const sequence q = sequence_at(p, batch, p.documents ? document_at(p, row) : 0);
     bool any = false;
     for (int h = head * group; h < (head + 1) * group && row < q.end; h++)
-        for (int i = 0; i < p.level_count; i++)
+        for (int i = 0; i < levels; i++)
             any = any || takes_part(p.levels[i], head_offset(p, h, p.levels[i]), q, row);
     return any;
 }
@@ -44,24 +46,34 @@ struct rounding {
     float scale;
     int rows;
     int batch, head, group, first; /* for `covered` */
+    bool written;                  /* rows of the densest level are, by its tiles */
 };
 
-/* False where the group has no such head. */
+/* Of each row whether it has sums, and whether it is to be written. */
+struct row_marks {
+    uint32_t sums[ROUNDING_ROWS / 32], write[ROUNDING_ROWS / 32];
+};
+
+/* False where the group has no such rows or head. */
 template <int width>
 __device__ __forceinline__ bool rounding_at(const backward &p, int index, int group, rounding &r) {
     const int ratio = p.heads / p.kv_heads, kv_heads = p.group_heads / ratio;
-    const int head_chunks = (p.group_rows + ROUNDING_ROWS - 1) / ROUNDING_ROWS;
+    const int head_chunks = (p.block_rows + ROUNDING_ROWS - 1) / ROUNDING_ROWS;
+    const int block = index / (p.group_chunks / p.blocks);
+    index -= block * (p.group_chunks / p.blocks);
     const group_place g = group_at(p, group);
-    const int begin = index % head_chunks * ROUNDING_ROWS;
+    const int begin = block * p.block_rows + index % head_chunks * ROUNDING_ROWS;
     int heads = p.heads, head = index / head_chunks;
     int64_t part = 0;
     r.to = static_cast<char *>(p.dq);
     r.scale = p.gradient_scale;
     r.group = 1;
+    r.written = false;
     if (head >= p.group_heads) {
         head -= p.group_heads;
         heads = p.kv_heads;
         r.group = ratio;
+        r.written = p.direct;
         part = p.dk_at;
         r.to = static_cast<char *>(p.dk);
         if (head >= kv_heads) {
@@ -77,10 +89,10 @@ __device__ __forceinline__ bool rounding_at(const backward &p, int index, int gr
     r.head = head + g.head / r.group;
     r.batch = g.batch;
     r.first = g.begin + begin;
-    r.rows = min(+ROUNDING_ROWS, g.rows - begin);
+    r.rows = min(min(+ROUNDING_ROWS, g.rows - begin), (block + 1) * p.block_rows - begin);
     r.to += (static_cast<int64_t>(g.batch) * p.rows + r.first) * r.pitch +
             static_cast<int64_t>(r.head) * p.width * 2;
-    return r.head < heads;
+    return r.head < heads && r.rows > 0;
 }
 
 template <int width, bool bfloat16> struct rounder {
@@ -92,20 +104,45 @@ template <int width, bool bfloat16> struct rounder {
     uint32_t barriers; /* this warp's first */
     ring_place<L::round_buffers> loaded = {0}, rounded = {0};
 
-    /* Which of a chunk's rows have sums: bit i for row `begin` + i. */
-    __device__ __forceinline__ uint32_t rows_of(const rounding &r, int begin) const {
-        const int lane = threadIdx.x % 32, row = begin + lane;
-        bool mine = lane < chunk_rows && row < r.rows;
-        if (mine && p.uncovered) mine = covered(p, r.batch, r.head, r.group, r.first + row);
-        return __ballot_sync(~0u, mine);
+    __device__ __forceinline__ row_marks mark(const rounding &r) const {
+        row_marks m;
+#pragma unroll
+        for (int k = 0; k < ROUNDING_ROWS / 32; k++) {
+            const int row = k * 32 + threadIdx.x % 32;
+            bool sums = row < r.rows, write = sums;
+            if (sums && (p.uncovered || r.written)) {
+                const int levels = p.level_count - r.written;
+                sums = covered(p, r.batch, r.head, r.group, r.first + row, levels);
+                if (r.written) {
+                    const sequence q = sequence_at(
+                        p, r.batch, p.documents ? document_at(p, r.first + row) : 0);
+                    const level &l = p.levels[levels];
+                    write = r.first + row >= q.end ||
+                            !takes_part(l, head_offset(p, r.head, l), q, r.first + row);
+                    sums = sums && write;
+                }
+            }
+            m.sums[k] = __ballot_sync(~0u, sums);
+            m.write[k] = __ballot_sync(~0u, write);
+        }
+        return m;
+    }
+
+    /* The bits of the chunk of rows that begins at `begin`. */
+    __device__ __forceinline__ static uint32_t bits(const uint32_t (&x)[ROUNDING_ROWS / 32],
+                                                    int begin) {
+        uint32_t word = x[0];
+#pragma unroll
+        for (int k = 1; k < ROUNDING_ROWS / 32; k++) word = begin / 32 == k ? x[k] : word;
+        return word >> begin % 32 & ((1u << chunk_rows) - 1);
     }
 
     /* A copy for all rows where all have sums, else one for each that has. */
-    __device__ __forceinline__ void load(const rounding &r, int begin) {
+    __device__ __forceinline__ void load(const rounding &r, uint32_t rows, int begin) {
         const int lane = threadIdx.x % 32, buffer = loaded.index();
-        const uint32_t rows = rows_of(r, begin), barrier = barriers + buffer * 8;
+        const uint32_t barrier = barriers + buffer * 8;
         const uint32_t to = sm90::shared_address(buffers + buffer * L::round_bytes);
-        const float *from = r.sums + static_cast<int64_t>(begin) * width;
+        const float *from = r.sums + begin * width;
         if (lane == 0) sm90::barrier_arrive_expect(barrier, __popc(rows) * row_bytes);
         __syncwarp();
         if (rows == (1u << chunk_rows) - 1) {
@@ -116,12 +153,12 @@ template <int width, bool bfloat16> struct rounder {
         loaded.advance();
     }
 
-    __device__ __forceinline__ void round(const rounding &r, int begin) {
+    __device__ __forceinline__ void round(const rounding &r, uint32_t rows, uint32_t write,
+                                          int begin) {
         const int lane = threadIdx.x % 32, buffer = rounded.index();
-        const uint32_t rows = rows_of(r, begin);
         const char *from = buffers + buffer * L::round_bytes;
         sm90::barrier_wait(barriers + buffer * 8, rounded.parity());
-        float *sums = r.sums + static_cast<int64_t>(begin) * width;
+        float *sums = r.sums + begin * width;
         if (rows == (1u << chunk_rows) - 1) {
             if (lane == 0) sm90::store_bytes(sums, sm90::shared_address(zeros), L::round_bytes);
         } else if (rows >> lane & 1) {
@@ -129,13 +166,12 @@ template <int width, bool bfloat16> struct rounder {
         }
         for (int i = lane; i < chunk_rows * pieces; i += 32) {
             const int row = i / pieces, column = i % pieces * 16;
-            if (begin + row >= r.rows || column >= p.width) continue;
+            if (!(write >> row & 1) || column >= p.width) continue;
             float4 x[4];
 #pragma unroll
             for (int k = 0; k < 4; k++)
-                x[k] = rows >> row & 1
-                           ? reinterpret_cast<const float4 *>(from + i * 64)[k]
-                           : make_float4(0, 0, 0, 0);
+                x[k] = rows >> row & 1 ? reinterpret_cast<const float4 *>(from + i * 64)[k]
+                                       : make_float4(0, 0, 0, 0);
             round_columns<bfloat16>(
                 x, r.scale,
                 reinterpret_cast<uint4 *>(r.to + (begin + row) * r.pitch + column * 2),
@@ -153,23 +189,29 @@ template <int width, bool bfloat16> struct rounder {
             index = __shfl_sync(~0u, index, 0);
             const int group = index / p.group_chunks, slot = group % p.slots;
             if (group >= p.groups) return;
-            wait_counter(p.counters + 2 + slot,
-                         (group / p.slots + 1u) * p.group_items * GRADIENT_WARPS);
+            index -= group * p.group_chunks;
+            const int block = index / (p.group_chunks / p.blocks);
+            const int dense = p.levels[p.level_count - 1].chunks - block * p.block_chunks;
+            const uint32_t turns = (group / p.slots + 1u) * GRADIENT_WARPS;
+            wait_counter(p.counters + sparse_counter(p, slot), turns * p.sparse_items);
+            wait_counter(p.counters + dense_counter(p, slot, block),
+                         turns * p.group_heads * min(dense, p.block_chunks));
             sm90::fence_async();
             __syncwarp();
             rounding r;
-            if (rounding_at<width>(p, index - group * p.group_chunks, group, r)) {
+            if (rounding_at<width>(p, index, group, r)) {
+                const row_marks m = mark(r);
                 int ahead = 0;
                 for (int begin = 0; begin < r.rows; begin += chunk_rows) {
                     for (; ahead < r.rows && ahead < begin + L::round_buffers * chunk_rows;
                          ahead += chunk_rows)
-                        load(r, ahead);
-                    round(r, begin);
+                        load(r, bits(m.sums, ahead), ahead);
+                    round(r, bits(m.sums, begin), bits(m.write, begin), begin);
                 }
             }
-            sm90::stores_wait();
+            sm90::sent_wait();
             __syncwarp();
-            if (threadIdx.x % 32 == 0) raise_counter(p.counters + 2 + p.slots + slot, 1);
+            if (threadIdx.x % 32 == 0) raise_counter(p.counters + rounded_counter(p, slot), 1);
         }
     }
 };

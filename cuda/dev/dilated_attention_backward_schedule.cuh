@@ -9,26 +9,41 @@
 
 namespace dilated {
 
-/* Level after level, head after head; neighbours share queries. */
-__device__ __forceinline__ item key_item_at(const backward &p, int index) {
-    item x;
+/* A step is the sparser levels of a group, then the densest of the group before: what those left
+ * for its keys is there by then. False where there is no such item. */
+__device__ __forceinline__ bool key_item_at(const backward &p, int index, item &x) {
     x.group = index / p.group_items;
     index -= x.group * p.group_items;
     x.level = 0;
     while (index >= p.levels[x.level].chunks * p.group_heads)
         index -= p.levels[x.level++].chunks * p.group_heads;
+    if (x.level == p.level_count - 1) x.group--;
+    if (x.group < 0 || x.group >= p.groups) return false;
     const level &l = p.levels[x.level];
     const group_place g = group_at(p, x.group);
-    const int chunk = index % l.chunks;
+    x.chunk = index % l.chunks;
     x.head_of_group = index / l.chunks;
     x.head = g.head + x.head_of_group;
     x.batch = g.batch;
     x.group_begin = g.begin;
-    x.begin = g.begin + static_cast<int>(min(static_cast<int64_t>(chunk) * l.chunk,
+    x.begin = g.begin + static_cast<int>(min(static_cast<int64_t>(x.chunk) * l.chunk,
                                              static_cast<int64_t>(g.rows)));
     x.end = x.begin + min(l.chunk, g.begin + g.rows - x.begin);
     if (x.head >= p.heads) x.end = x.begin;
-    return x;
+    return true;
+}
+
+/* One warp: which keys of a tile of the densest level other levels have left sums for. */
+__device__ __forceinline__ void find_known(const backward &p, const item &x, const sequence &q,
+                                           key_tile &t) {
+    for (int k = 0; k < KEY_TILE / 32; k++) {
+        const int row = t.row + (t.first + k * 32 + static_cast<int>(threadIdx.x % 32)) * t.step;
+        bool known = false;
+        for (int i = 0; i < x.level; i++)
+            known = known ||
+                    takes_part(p.levels[i], head_offset(p, x.head, p.levels[i]), q, row);
+        t.known[k] = __ballot_sync(~0u, known);
+    }
 }
 
 /* One warp, until no item is left. `barriers` is the shared address of the first barrier. */
@@ -37,8 +52,6 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                                               uint32_t barriers) {
     using L = gradient_layout<width>;
     const int lane = threadIdx.x % 32, ratio = p.heads / p.kv_heads;
-    uint32_t *done = p.counters + 2;
-    const uint32_t *rounded = done + p.slots;
     ring_place<L::ring> place = {0};
     auto wait_place = [&]() {
         sm90::barrier_wait(barriers + (L::tile_empty + place.index()) * 8, place.parity_before());
@@ -55,20 +68,25 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
         if (lane == 0) index = atomicAdd(&p.counters[0], 1);
         index = __shfl_sync(~0u, index, 0);
         if (index >= p.item_count) break;
-        const item x = key_item_at(p, index);
+        item x;
+        if (!key_item_at(p, index, x)) continue;
         const level &l = p.levels[x.level];
         const int step = l.step.value, slot = x.group % p.slots, turn = x.group / p.slots;
         if (lane == 0 && turn > 0)
-            wait_counter(rounded + slot, static_cast<uint32_t>(turn) * p.group_chunks);
+            wait_counter(p.counters + rounded_counter(p, slot),
+                         static_cast<uint32_t>(turn) * p.group_chunks);
         __syncwarp();
+        const int counter = x.level < p.level_count - 1
+                                ? sparse_counter(p, slot)
+                                : dense_counter(p, slot, x.chunk / p.block_chunks);
         int remaining = 0;
         for_each_run(p, x, [&](const run &r, const sequence &) {
             remaining += (r.count + KEY_TILE - 1) / KEY_TILE;
         });
-        if (remaining == 0 && lane == 0) raise_counter(done + slot, GRADIENT_WARPS);
-        for_each_run(p, x, [&](const run &r, const sequence &) {
+        if (remaining == 0 && lane == 0) raise_counter(p.counters + counter, GRADIENT_WARPS);
+        for_each_run(p, x, [&](const run &r, const sequence &q) {
             const uint32_t key = static_cast<uint32_t>(r.key_row) + l.pad;
-            const int64_t row = r.key_row - x.group_begin;
+            const int row = r.key_row - x.group_begin;
             for (int at = 0; at < r.count; at += KEY_TILE) {
                 key_tile t;
                 t.level = x.level;
@@ -77,7 +95,7 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                 t.keys = r.keys;
                 t.begin = p.causal ? t.first : 0;
                 t.step = step;
-                t.counter = --remaining == 0 ? slot : -1;
+                t.counter = --remaining == 0 ? counter : -1;
                 t.batch = x.batch;
                 t.head = x.head;
                 t.kv_head = x.head / ratio;
@@ -90,6 +108,17 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                 t.dkv_at =
                     slot * p.slot_floats +
                     (static_cast<int64_t>(x.head_of_group / ratio) * p.group_rows + row) * width;
+                t.slot = slot;
+                t.sums_head = x.head_of_group;
+                t.sums_j = quotient(row + l.sums_pad, l.step);
+                t.sums_phase = row + l.sums_pad - t.sums_j * step;
+                t.row = r.key_row;
+                t.wait = -1;
+                if (p.direct && x.level == p.level_count - 1) {
+                    t.wait = sparse_counter(p, slot);
+                    t.target = (turn + 1u) * p.sparse_items * GRADIENT_WARPS;
+                    find_known(p, x, q, t);
+                }
                 push(t);
             }
         });

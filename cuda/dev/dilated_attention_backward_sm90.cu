@@ -18,71 +18,75 @@ template <int width> struct gradient_loader {
 
     __device__ __forceinline__ uint32_t barrier(int index) const { return barriers + index * 8; }
 
-    /* Rows j .. j + rows of two tensors. Rows past the `present` ones are another segment's, or
-     * anything at all where none exist: they become zeros, as 0 * NaN would not be 0. */
+    /* Rows j .. j + rows of a head. Rows past the `present` ones are another segment's, or anything
+     * at all where none exist: they become zeros, as 0 * NaN would not be 0. */
     template <int rows>
-    __device__ __forceinline__ void load(const CUtensorMap *x, int x_at, int x_head,
-                                         const CUtensorMap *y, int y_at, int y_head, int full,
+    __device__ __forceinline__ void load(const CUtensorMap *map, int to, int head, int full,
                                          const key_tile &t, int j, int present) {
         const int lane = threadIdx.x % 32;
         const bool tail = present < rows;
         const uint32_t by = barrier(tail ? +L::raw : full);
         if (lane == 0) {
-            sm90::barrier_arrive_expect(by, 2 * rows * 128 * L::panels);
-            for (int c = 0; c < L::panels; c++) {
-                sm90::load_box(sm90::shared_address(memory + x_at) + c * rows * 128, x, by, c * 64,
-                               x_head, t.phase, t.key_j + j, t.batch);
-                sm90::load_box(sm90::shared_address(memory + y_at) + c * rows * 128, y, by, c * 64,
-                               y_head, t.phase, t.key_j + j, t.batch);
-            }
+            sm90::barrier_arrive_expect(by, rows * 128 * L::panels);
+            for (int c = 0; c < L::panels; c++)
+                sm90::load_box(sm90::shared_address(memory + to) + c * rows * 128, map, by, c * 64,
+                               head, t.phase, t.key_j + j, t.batch);
         }
         if (!tail) return;
         sm90::barrier_wait(by, raw);
         raw ^= 1;
         for (int c = 0; c < L::panels; c++)
-            for (int at = present * 8 + lane; at < rows * 8; at += 32) {
-                reinterpret_cast<int4 *>(memory + x_at + c * rows * 128)[at] = make_int4(0, 0, 0, 0);
-                reinterpret_cast<int4 *>(memory + y_at + c * rows * 128)[at] = make_int4(0, 0, 0, 0);
-            }
+            for (int at = present * 8 + lane; at < rows * 8; at += 32)
+                reinterpret_cast<int4 *>(memory + to + c * rows * 128)[at] = make_int4(0, 0, 0, 0);
         sm90::fence_async_shared();
         __syncwarp();
         if (lane == 0) sm90::barrier_arrive(barrier(full));
     }
 
-    __device__ __forceinline__ void run(const key_tile *tiles) {
+    __device__ __forceinline__ void load_stats(const key_tile &t, int buffer, int from,
+                                               int present) const {
         const int lane = threadIdx.x % 32;
+        float *lse = reinterpret_cast<float *>(memory + L::lse_at) + buffer * L::queries;
+        float *delta = reinterpret_cast<float *>(memory + L::delta_at) + buffer * L::queries;
+#pragma unroll
+        for (int k = 0; k < L::queries / 32; k++) {
+            const int i = lane + k * 32;
+            float2 x = make_float2(INFINITY, 0); /* no probability */
+            if (i < present) x = p.stats[t.stats_at + static_cast<int64_t>(from + i) * t.step];
+            lse[i] = x.x;
+            delta[i] = x.y;
+        }
+        sm90::barrier_arrive(barrier(L::q_full + buffer));
+    }
+
+    __device__ __forceinline__ void run(const key_tile *tiles) {
         ring_place<L::ring> place = {0};
-        ring_place<L::stages> kv = {0}, q = {0};
+        ring_place<L::stages> k = {0}, q = {0};
+        ring_place<L::v_stages> v = {0};
         for (;;) {
             sm90::barrier_wait(barrier(L::tile_full + place.index()), place.parity());
             const key_tile &t = tiles[place.index()];
             if (t.level < 0) break;
             const level &l = p.levels[t.level];
-            sm90::barrier_wait(barrier(L::kv_empty + kv.index()), kv.parity_before());
-            load<KEY_TILE>(&l.k, L::k_at + kv.index() * L::kv_bytes, t.kv_head, &l.v,
-                           L::v_at + kv.index() * L::kv_bytes, t.kv_head, L::kv_full + kv.index(),
-                           t, t.first, t.rows);
-            kv.advance();
+            sm90::barrier_wait(barrier(L::k_empty + k.index()), k.parity_before());
+            load<KEY_TILE>(&l.k, L::k_at + k.index() * L::kv_bytes, t.kv_head,
+                           L::k_full + k.index(), t, t.first, t.rows);
+            k.advance();
             for (int from = t.begin; from < t.keys; from += L::queries) {
-                const int present = min(+L::queries, t.keys - from);
-                sm90::barrier_wait(barrier(L::q_empty + q.index()), q.parity_before());
-                load<L::queries>(&l.q, L::q_at + q.index() * L::q_bytes, t.head, &l.dout,
-                                 L::dout_at + q.index() * L::q_bytes, t.head, L::q_full + q.index(),
-                                 t, from, present);
-                float *lse = reinterpret_cast<float *>(memory + L::lse_at) + q.index() * L::queries;
-                float *delta =
-                    reinterpret_cast<float *>(memory + L::delta_at) + q.index() * L::queries;
-#pragma unroll
-                for (int k = 0; k < L::queries / 32; k++) {
-                    const int i = lane + k * 32;
-                    float2 x = make_float2(INFINITY, 0); /* no probability */
-                    if (i < present)
-                        x = p.stats[t.stats_at + static_cast<int64_t>(from + i) * t.step];
-                    lse[i] = x.x;
-                    delta[i] = x.y;
-                }
-                sm90::barrier_arrive(barrier(L::q_full + q.index()));
+                const int present = min(+L::queries, t.keys - from), buffer = q.index();
+                sm90::barrier_wait(barrier(L::q_empty + buffer), q.parity_before());
+                load<L::queries>(&l.q, L::q_at + buffer * L::q_bytes, t.head, L::q_full + buffer, t,
+                                 from, present);
+                load<L::queries>(&l.dout, L::dout_at + buffer * L::q_bytes, t.head,
+                                 L::q_full + buffer, t, from, present);
+                load_stats(t, buffer, from, present);
                 q.advance();
+                if (from > t.begin) continue;
+                /* after the first queries: its buffer may be in use for longer */
+                sm90::barrier_wait(barrier(L::v_empty + v.index()), v.parity_before());
+                load<KEY_TILE>(&l.v, L::v_at + v.index() * L::kv_bytes, t.kv_head,
+                               L::v_full + v.index(), t, t.first, t.rows);
+                v.advance();
             }
             sm90::barrier_arrive(barrier(L::tile_empty + place.index()));
             place.advance();
@@ -95,9 +99,11 @@ template <int width> __device__ __forceinline__ void init_gradient_barriers(uint
     auto init = [&](int first, int count, int arrivals) {
         for (int i = 0; i < count; i++) sm90::barrier_init(barriers + (first + i) * 8, arrivals);
     };
-    init(L::kv_full, L::stages, 1);
-    init(L::kv_empty, L::stages, GRADIENT_WARPS);
-    init(L::q_full, L::stages, 1 + 32);
+    init(L::k_full, L::stages, 1);
+    init(L::k_empty, L::stages, GRADIENT_WARPS);
+    init(L::v_full, L::v_stages, 1);
+    init(L::v_empty, L::v_stages, GRADIENT_WARPS);
+    init(L::q_full, L::stages, 2 + 32);
     init(L::q_empty, L::stages, GRADIENT_WARPS);
     init(L::tile_full, L::ring, 32);
     init(L::tile_empty, L::ring, (GRADIENT_WARPS + 1) * 32);

@@ -16,6 +16,7 @@ __device__ __forceinline__ uint32_t remainder(uint32_t n, const divisor &d) {
 struct item {
     int group, level, batch, head, head_of_group;
     int group_begin, begin, end; /* rows begin .. end of the batch item */
+    int chunk;                   /* begin is that of the group's chunk-th range on the level */
 };
 
 /* Which rows and heads a group is. */

@@ -21,13 +21,13 @@ __device__ __forceinline__ bool item_at(const forward &p, int index, item &x) {
     if (x.group < 0 || x.group >= p.groups) return false;
     const level &l = p.levels[x.level];
     x.head_of_group = index / l.chunks;
-    const int chunk = l.chunks - 1 - index % l.chunks;
+    x.chunk = l.chunks - 1 - index % l.chunks;
     const int rest = x.group / p.head_groups;
     x.head = x.group % p.head_groups * p.group_heads + x.head_of_group;
     x.batch = rest / p.row_groups;
     x.group_begin = rest % p.row_groups * p.group_rows;
     const int end = min(p.group_rows, p.rows - x.group_begin);
-    x.begin = x.group_begin + min(static_cast<int64_t>(chunk) * l.chunk, static_cast<int64_t>(end));
+    x.begin = x.group_begin + min(static_cast<int64_t>(x.chunk) * l.chunk, static_cast<int64_t>(end));
     x.end = x.begin + min(l.chunk, x.group_begin + end - x.begin);
     if (x.head >= p.heads) x.end = x.begin;
     return true;

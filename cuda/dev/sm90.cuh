@@ -46,6 +46,20 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
                  : "memory");
 }
 
+/* Whether the phase of this parity has ended. */
+__device__ __forceinline__ bool barrier_test(uint32_t barrier, uint32_t parity) {
+    uint32_t done;
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, done;\n"
+                 "}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return done;
+}
+
 /* A barrier of `threads` threads among those that name `id`, 1..15. */
 __device__ __forceinline__ void named_barrier(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -83,8 +97,19 @@ __device__ __forceinline__ void store_bytes(void *target, uint32_t source, uint3
                  "r"(source), "r"(bytes)
                  : "memory");
 }
-/* and waits until all that this thread copied out of it has been written. */
-__device__ __forceinline__ void stores_wait() {
+/* and adds a box of float32 numbers in it to those at (c0, .., c4). */
+__device__ __forceinline__ void add_box(const CUtensorMap *map, uint32_t source, int c0, int c1,
+                                        int c2, int c3, int c4) {
+    asm volatile("cp.reduce.async.bulk.tensor.5d.global.shared::cta.add.tile.bulk_group "
+                 "[%0, {%2, %3, %4, %5, %6}], [%1];" ::"l"(map),
+                 "r"(source), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+                 : "memory");
+}
+/* Waits until what this thread sent out of shared memory has been read there, or written. */
+__device__ __forceinline__ void sent_wait_read() {
+    asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+__device__ __forceinline__ void sent_wait() {
     asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
 }
 
@@ -102,6 +127,12 @@ __device__ __forceinline__ void fence_async_shared() {
 __device__ __forceinline__ void add_four(float *to, float x, float y, float z, float w) {
     asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x),
                  "f"(y), "f"(z), "f"(w)
+                 : "memory");
+}
+
+__device__ __forceinline__ void store_four(uint32_t to, float x, float y, float z, float w) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x), "f"(y), "f"(z),
+                 "f"(w)
                  : "memory");
 }
 
