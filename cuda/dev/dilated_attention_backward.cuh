@@ -109,9 +109,9 @@ template <int width> struct gradient_layout {
         dq_at = ds_at + ds_bytes * ds_stages,
         zeros_at = dq_at + dq_bytes * 2,
         round_at = zeros_at + round_bytes,
-        lse_at = round_at + round_bytes * round_buffers * 2,
-        delta_at = lse_at + queries * 4 * stages,
-        tiles_at = delta_at + queries * 4 * stages,
+        stats_bytes = queries * 8,
+        stats_at = round_at + round_bytes * round_buffers * 2,
+        tiles_at = stats_at + stats_bytes * stages,
         barriers_at = tiles_at + ring * (int)sizeof(key_tile),
         /* barriers, by index */
         k_full = 0,

@@ -115,18 +115,23 @@ template <int width, bool bfloat16> struct gradient_consumer {
         }
     }
 
+    /* (LSE, delta) of the thread's columns 8 i and 8 i + 1 at [4 i]. */
+    __device__ __forceinline__ const float4 *stats() const {
+        return reinterpret_cast<const float4 *>(memory + L::stats_at +
+                                                q.index() * L::stats_bytes) +
+               threadIdx.x % 4;
+    }
+
     /* Scores become probabilities. */
     __device__ __forceinline__ void soften(float (&s)[scores]) const {
-        const float2 *lse = reinterpret_cast<const float2 *>(memory + L::lse_at +
-                                                             q.index() * queries * 4) +
-                            threadIdx.x % 4;
+        const float4 *lse = stats();
 #pragma unroll
         for (int i = 0; i < queries / 8; i++) {
-            const float2 x = lse[4 * i];
+            const float4 x = lse[4 * i];
             s[4 * i + 0] = sm90::exp2_fast(fmaf(s[4 * i + 0], p.scale, -x.x));
-            s[4 * i + 1] = sm90::exp2_fast(fmaf(s[4 * i + 1], p.scale, -x.y));
+            s[4 * i + 1] = sm90::exp2_fast(fmaf(s[4 * i + 1], p.scale, -x.z));
             s[4 * i + 2] = sm90::exp2_fast(fmaf(s[4 * i + 2], p.scale, -x.x));
-            s[4 * i + 3] = sm90::exp2_fast(fmaf(s[4 * i + 3], p.scale, -x.y));
+            s[4 * i + 3] = sm90::exp2_fast(fmaf(s[4 * i + 3], p.scale, -x.z));
         }
     }
 
@@ -134,17 +139,15 @@ template <int width, bool bfloat16> struct gradient_consumer {
     __device__ __forceinline__ void differentiate(uint32_t (&ds)[scores / 2],
                                                   const uint32_t (&probabilities)[scores / 2],
                                                   const float (&dp)[scores]) const {
-        const float2 *delta = reinterpret_cast<const float2 *>(memory + L::delta_at +
-                                                               q.index() * queries * 4) +
-                              threadIdx.x % 4;
+        const float4 *delta = stats();
 #pragma unroll
         for (int i = 0; i < queries / 8; i++) {
-            const float2 x = delta[4 * i];
+            const float4 x = delta[4 * i];
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 const float2 y = unpack<bfloat16>(probabilities[2 * i + r]);
-                ds[2 * i + r] = pack<bfloat16>(y.x * (dp[4 * i + 2 * r] - x.x),
-                                               y.y * (dp[4 * i + 2 * r + 1] - x.y));
+                ds[2 * i + r] = pack<bfloat16>(y.x * (dp[4 * i + 2 * r] - x.y),
+                                               y.y * (dp[4 * i + 2 * r + 1] - x.w));
             }
         }
     }
@@ -236,26 +239,33 @@ template <int width, bool bfloat16> struct gradient_consumer {
     __device__ __forceinline__ void write_keys(float (&x)[width / 2], const key_tile &t, float *sums,
                                                float scale, void *to) const {
         const int row = group * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
-        const int quad = threadIdx.x % 4;
+        const int64_t pitch = static_cast<int64_t>(t.step) * width;
+        float4 *from = reinterpret_cast<float4 *>(sums + (t.first + row) * pitch) + threadIdx.x % 4;
+        float4 left[2][width / 16];
+        bool known[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int key = row + 8 * r;
-            const int64_t n = t.first + key;
-            if (t.known[key / 32] >> key % 32 & 1 && key < t.rows) {
-                float4 *at = reinterpret_cast<float4 *>(sums + n * t.step * width) + quad;
+            known[r] = key < t.rows && (t.known[key / 32] >> key % 32 & 1);
 #pragma unroll
-                for (int c = 0; c < width / 16; c++) {
-                    const float4 y = __ldcg(at + c * 4);
-                    x[8 * c + 2 * r] += y.x;
-                    x[8 * c + 2 * r + 1] += y.y;
-                    x[8 * c + 2 * r + 4] += y.z;
-                    x[8 * c + 2 * r + 5] += y.w;
-                    __stcg(at + c * 4, make_float4(0, 0, 0, 0));
-                }
+            for (int c = 0; c < width / 16; c++)
+                left[r][c] =
+                    known[r] ? __ldcg(from + r * 2 * pitch + c * 4) : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+#pragma unroll
+            for (int c = 0; c < width / 16; c++) {
+                x[8 * c + 2 * r] += left[r][c].x;
+                x[8 * c + 2 * r + 1] += left[r][c].y;
+                x[8 * c + 2 * r + 4] += left[r][c].z;
+                x[8 * c + 2 * r + 5] += left[r][c].w;
+                if (known[r]) __stcg(from + r * 2 * pitch + c * 4, make_float4(0, 0, 0, 0));
             }
-            const int64_t token = static_cast<int64_t>(t.batch) * p.rows + t.row + n * t.step;
+            const int64_t n = t.row + static_cast<int64_t>(t.first + row + 8 * r) * t.step;
+            const int64_t token = static_cast<int64_t>(t.batch) * p.rows + n;
             store_row<width, bfloat16>(
-                x, r, scale, key < t.rows,
+                x, r, scale, row + 8 * r < t.rows,
                 static_cast<char *>(to) + (token * p.kv_heads + t.kv_head) * p.width * 2, p.width);
         }
     }

@@ -43,20 +43,26 @@ template <int width> struct gradient_loader {
         if (lane == 0) sm90::barrier_arrive(barrier(full));
     }
 
+    /* Without waiting for them, unless some do not exist. */
     __device__ __forceinline__ void load_stats(const key_tile &t, int buffer, int from,
                                                int present) const {
         const int lane = threadIdx.x % 32;
-        float *lse = reinterpret_cast<float *>(memory + L::lse_at) + buffer * L::queries;
-        float *delta = reinterpret_cast<float *>(memory + L::delta_at) + buffer * L::queries;
+        const float2 *source = p.stats + t.stats_at + static_cast<int64_t>(from) * t.step;
+        float2 *target = reinterpret_cast<float2 *>(memory + L::stats_at) + buffer * L::queries;
+        const uint32_t full = barrier(L::q_full + buffer);
 #pragma unroll
         for (int k = 0; k < L::queries / 32; k++) {
             const int i = lane + k * 32;
-            float2 x = make_float2(INFINITY, 0); /* no probability */
-            if (i < present) x = p.stats[t.stats_at + static_cast<int64_t>(from + i) * t.step];
-            lse[i] = x.x;
-            delta[i] = x.y;
+            const float2 *x = source + static_cast<int64_t>(i) * t.step;
+            if (present == L::queries)
+                sm90::copy_eight(sm90::shared_address(target + i), x);
+            else
+                target[i] = i < present ? *x : make_float2(INFINITY, 0); /* no probability */
         }
-        sm90::barrier_arrive(barrier(L::q_full + buffer));
+        if (present == L::queries)
+            sm90::barrier_arrive_copied(full);
+        else
+            sm90::barrier_arrive(full);
     }
 
     __device__ __forceinline__ void run(const key_tile *tiles) {

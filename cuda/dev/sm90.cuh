@@ -83,6 +83,15 @@ __device__ __forceinline__ void load_box(uint32_t target, const CUtensorMap *map
                  : "memory");
 }
 
+/* Copies eight bytes into shared memory without waiting, */
+__device__ __forceinline__ void copy_eight(uint32_t target, const void *source) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(target), "l"(source) : "memory");
+}
+/* and arrives when this thread's copies are there. */
+__device__ __forceinline__ void barrier_arrive_copied(uint32_t barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 /* Copies consecutive bytes, a multiple of 16, into shared memory, */
 __device__ __forceinline__ void load_bytes(uint32_t target, const void *source, uint32_t bytes,
                                            uint32_t barrier) {
