@@ -43,7 +43,7 @@ static struct {
 
 static atomic_int thread_count;
 static int (*_Atomic interrupt_check)(void);
-static _Thread_local bool inside_task;
+static _Thread_local job *current_job; /* whose task this thread is in */
 
 void lnet_set_interrupt_check(int (*check)(void)) {
     atomic_store(&interrupt_check, check);
@@ -62,7 +62,8 @@ static void record_failure(job *j, int64_t chunk, lnet_status status) {
 /* Takes chunks until none is left. Only the calling thread asks for interrupts. */
 static void work(job *j, int worker) {
     bool caller = worker == 0;
-    inside_task = true;
+    job *outer = current_job;
+    current_job = j;
     for (;;) {
         int64_t chunk = atomic_fetch_add(&j->next_chunk, 1);
         if (chunk >= j->chunks || chunk > atomic_load(&j->failed_chunk)) break;
@@ -76,7 +77,11 @@ static void work(job *j, int worker) {
         lnet_status status = j->task(j->context, begin, end, worker);
         if (status != LNET_OK) record_failure(j, chunk, status);
     }
-    inside_task = false;
+    current_job = outer;
+}
+
+bool lnet_parallel_ends(void) {
+    return current_job != NULL && atomic_load(&current_job->failed_chunk) < current_job->chunks;
 }
 
 static void *worker_main(void *argument) {
@@ -152,15 +157,20 @@ static void start_threads(int wanted) {
 }
 
 lnet_status lnet_parallel_for(int64_t count, int64_t grain, lnet_task task, void *context) {
+    return lnet_parallel_for_workers(count, grain, lnet_num_threads(), task, context);
+}
+
+lnet_status lnet_parallel_for_workers(int64_t count, int64_t grain, int workers, lnet_task task,
+                                      void *context) {
     if (count <= 0) return LNET_OK;
     job j = {.task = task, .context = context, .count = count, .grain = grain < 1 ? 1 : grain};
     j.chunks = (count - 1) / j.grain + 1;
     atomic_init(&j.failed_chunk, j.chunks);
     pthread_mutex_init(&j.failure_lock, NULL);
 
-    int64_t helpers = lnet_num_threads() - 1;
+    int64_t helpers = workers - 1;
     if (helpers > j.chunks - 1) helpers = j.chunks - 1;
-    if (helpers > 0 && !inside_task && pthread_mutex_trylock(&pool.use) == 0) {
+    if (helpers > 0 && current_job == NULL && pthread_mutex_trylock(&pool.use) == 0) {
         pthread_mutex_lock(&pool.lock);
         start_threads((int)helpers);
         pool.wanted = helpers < pool.started ? (int)helpers : pool.started;
@@ -175,9 +185,7 @@ lnet_status lnet_parallel_for(int64_t count, int64_t grain, lnet_task task, void
         pthread_mutex_unlock(&pool.lock);
         pthread_mutex_unlock(&pool.use);
     } else {
-        bool nested = inside_task;
         work(&j, 0);
-        inside_task = nested;
     }
     pthread_mutex_destroy(&j.failure_lock);
     if (j.failure == LNET_OK || j.failure == LNET_INTERRUPTED) return j.failure;

@@ -18,20 +18,41 @@ static struct strided_rows gradient_rows_of(const struct backward_unit *unit,
                                  strip->step * rows.step, width};
 }
 
-/* rows [begin, begin + count) += factor * from (count, stride) */
-static void add_rows(struct strided_rows rows, int64_t begin, int64_t count, const float *from,
-                     int64_t stride, float factor) {
-    for (int64_t i = 0; i < count; i++) {
-        float *to = (float *)rows.data + rows.first + (begin + i) * rows.step;
-        for (int64_t d = 0; d < rows.width; d++) to[d] += factor * from[i * stride + d];
+/* Whether an earlier strip has begun the sums of a row that the heads [head, end) add to. */
+static bool row_begun(const struct backward_unit *unit, int64_t row, int64_t head, int64_t end) {
+    const struct attention_pattern *pattern = &unit->job->pattern;
+    struct attention_row at = {.sequence = unit->sequence};
+    if (unit->strip->level == 0 && head == unit->head) return false;
+    attention_row_set(&at, pattern, row);
+    return attention_row_covers(&at, pattern, unit->strip->level, head, end) ||
+           attention_row_covers(&at, pattern, unit->strip->level + 1, head, unit->head);
+}
+
+/* Gradients of rows [begin, begin + count) of the strip += factor * from (count, stride), where
+ * `group` heads add to the same rows. `first`: on this level these have added nothing yet. */
+static void add_rows(const struct backward_unit *unit, struct gradient_rows gradients,
+                     int64_t group, int64_t begin, int64_t count, const float *from, float factor,
+                     bool first) {
+    const struct backward *job = unit->job;
+    const struct attention_strip *strip = unit->strip;
+    int64_t head = unit->head / group, heads = job->pattern.heads / job->pattern.kv_heads / group;
+    struct strided_rows rows = gradient_rows_of(unit, gradients, head - job->first_kv_head * heads);
+    for (int64_t i = begin; i < begin + count; i++, from += unit->stride) {
+        float *to = (float *)rows.data + rows.first + i * rows.step;
+        if (first &&
+            !row_begun(unit, strip->first + i * strip->step, head * group, head * group + group))
+            for (int64_t d = 0; d < rows.width; d++) to[d] = factor * from[d];
+        else
+            for (int64_t d = 0; d < rows.width; d++) to[d] += factor * from[d];
     }
 }
 
 /* Where the strip's row 0 is in (B, H, N); further rows are strip->step apart. */
 static int64_t statistic_of(const struct backward_unit *unit) {
     const struct attention_pattern *pattern = &unit->job->pattern;
-    return (unit->batch_item * pattern->heads + unit->head) * pattern->rows + unit->strip->first -
-           unit->batch_item * pattern->rows;
+    int64_t batch_item = unit->sequence.batch_item;
+    return (batch_item * pattern->heads + unit->head) * pattern->rows + unit->strip->first -
+           batch_item * pattern->rows;
 }
 
 /* Keys [key, key + count) of the strip, their values, and zeros for their gradients. */
@@ -55,15 +76,15 @@ static void begin_keys(struct backward_unit *unit, int64_t key, int64_t count) {
 static void end_keys(struct backward_unit *unit, int64_t key, int64_t count) {
     const struct backward *job = unit->job;
     int64_t width = job->pattern.width, stride = unit->stride;
-    int64_t head = unit->kv_head - job->first_kv_head;
-    struct strided_rows dk = gradient_rows_of(unit, job->dk, head);
-    struct strided_rows dv = gradient_rows_of(unit, job->dv, head);
+    int64_t group = job->pattern.heads / job->pattern.kv_heads;
+    bool first = unit->first_step;
     for (int64_t i = 0; i < count; i += LANES) {
         int64_t lanes = min_int(LANES, count - i);
         transpose(unit->rows, stride, unit->dkt + i * width, LANES, width, LANES);
-        add_rows(dk, key + i, lanes, unit->rows, stride, LN2); /* Q was packed times log2 e */
+        /* Q was packed times log2 e */
+        add_rows(unit, job->dk, group, key + i, lanes, unit->rows, LN2, first);
         transpose(unit->rows, stride, unit->dvt + i * width, LANES, width, LANES);
-        add_rows(dv, key + i, lanes, unit->rows, stride, 1);
+        add_rows(unit, job->dv, group, key + i, lanes, unit->rows, 1, first);
     }
 }
 
@@ -113,12 +134,11 @@ static void begin_queries(struct backward_unit *unit, int64_t query, int64_t cou
         memset(unit->sums, 0, 2 * QUERY_TILE * VLEN * sizeof(float));
 }
 
-static void end_queries(struct backward_unit *unit, int64_t query, int64_t count) {
+static void end_queries(struct backward_unit *unit, int64_t query, int64_t count, bool first) {
     const struct backward *job = unit->job;
     if (job->pass == GRADIENT_PASS) {
-        int64_t group = job->pattern.heads / job->pattern.kv_heads;
-        add_rows(gradient_rows_of(unit, job->dq, unit->head - job->first_kv_head * group), query,
-                 count, unit->dq, unit->stride, (float)job->pattern.dilation->scale);
+        add_rows(unit, job->dq, 1, query, count, unit->dq, (float)job->pattern.dilation->scale,
+                 first);
         return;
     }
     int64_t at = statistic_of(unit) + query * unit->strip->step;
@@ -139,8 +159,8 @@ static void show_panel(struct backward_unit *unit, struct backward_tile *tile, b
     probabilities_of(vecs, unit, tile);
     tile->kept = p;
     if (dilation->dropout > 0) {
-        struct attention_dropout dropout =
-            dropout_of(dilation, unit->strip, unit->batch_item * job->pattern.heads + unit->head);
+        struct attention_dropout dropout = dropout_of(
+            dilation, unit->strip, unit->sequence.batch_item * job->pattern.heads + unit->head);
         dropout_factors(unit->factors + from * LANES, LANES, 1, &dropout, tile->first_query + from,
                         tile->queries - from, tile->first_key, tile->keys);
         for (int64_t i = from * LANES; i < tile->queries * LANES; i++)
@@ -225,7 +245,7 @@ static void show_block(struct backward_unit *unit, int64_t key, int64_t key_end,
             }
             begin_queries(unit, q, queries, first);
             show_tile(unit, q, queries, key, keys);
-            end_queries(unit, q, queries);
+            end_queries(unit, q, queries, first);
         }
         if (job->pass == GRADIENT_PASS) end_keys(unit, key, keys);
     }

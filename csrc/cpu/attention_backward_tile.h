@@ -9,12 +9,14 @@
 
 #include "cpu/attention_dropout.h"
 #include "cpu/attention_tile.h"
+#include "cpu/attention_uncovered.h"
 
 enum {
     QUERY_TILE = 96,
     MAX_KEY_TILE = 384,
     KEY_TILE_FLOATS = 24 << 10, /* of K in a tile: five times as much in the L2 cache */
     GROUP_PANELS = 96 / LANES,  /* panels whose dS meet K together */
+    BACKWARD_ZEROS = 2048,      /* bytes for uncovered rows before each block of P and of dS */
 };
 
 /* Float32 rows that gradients are added to: row n, head h at data + n * step + h * D, counted from
@@ -31,33 +33,36 @@ struct backward {
     struct attention_pattern pattern;
     enum backward_pass pass;
     struct gradient_rows dq, dk, dv;
+    struct uncovered uncovered;
     int64_t first_row, first_kv_head; /* of the part that is being worked on */
     float *delta;  /* (B, H, N) rowsum(dO * O); detached: rowsum(dO * sum of P V) of the level, */
     float *weight; /* (B, H, N) and the sum of P */
     int64_t key_tile;
-    float *scratch;
-    int64_t scratch_floats; /* of one thread */
+    int workers;
+    float *scratch; /* (workers, scratch_floats) */
+    int64_t scratch_floats;
 };
 
 /* One thread's memory, and the strip on one head that it works on. */
 struct backward_unit {
-    const struct backward *job;
+    struct backward *job;
     const struct attention_strip *strip;
-    int64_t batch_item, head, kv_head;
-    bool first_step;            /* no other block of keys has met these queries on this level */
-    int64_t stride;             /* between rows: D, rounded up to whole vectors */
-    float *k;                   /* (key_tile, stride) */
-    float *kt, *vt, *dkt, *dvt; /* (panels, D, LANES) */
-    float *q, *dout, *dq;       /* (QUERY_TILE, stride) */
-    float *lse, *delta;         /* (QUERY_TILE,); lse as a power of 2 */
-    float *p, *kept, *factors;  /* (GROUP_PANELS, QUERY_TILE, LANES) */
-    float *sums;                /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
-    float *rows;                /* (LANES, stride) */
-    struct ahead *ahead;        /* for q, dout and dq */
+    struct attention_sequence sequence; /* that the strip lies in */
+    int64_t head, kv_head;
+    bool first_step;               /* no other pair of the level has had these keys or queries */
+    int64_t stride;                /* between rows: D, rounded up to whole vectors */
+    float *k;                      /* (key_tile, stride) */
+    float *kt, *vt, *dkt, *dvt;    /* (panels, D, LANES) */
+    float *q, *dout, *dq;          /* (QUERY_TILE, stride) */
+    float *lse, *delta;            /* (QUERY_TILE,); lse as a power of 2 */
+    float *p, *kept, *factors;     /* (GROUP_PANELS, QUERY_TILE, LANES) */
+    float *sums;                   /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
+    float *rows;                   /* (LANES, stride) */
+    struct ahead *ahead;           /* for q, dout and dq */
+    struct uncovered_place *place; /* in dq, dk and dv */
 };
 
-static int64_t backward_lay_out(struct backward_unit *unit, const struct backward *job,
-                                float *base) {
+static int64_t backward_lay_out(struct backward_unit *unit, struct backward *job, float *base) {
     int64_t used = 0, width = job->pattern.width, keys = job->key_tile;
     int64_t stride = round_up(width, VLEN), panel = QUERY_TILE * LANES;
     unit->job = job;
@@ -113,6 +118,7 @@ ALWAYS_INLINE void probabilities(int vecs, const struct backward_unit *unit,
     for (int64_t q = tile->from[tile->slot]; q < tile->queries; q += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
         look_ahead(unit->ahead);
+        uncovered_go_on(&unit->job->uncovered, unit->place, BACKWARD_ZEROS);
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->q + q * stride, stride, 1, kt, LANES, width);
         FOR_BLOCK(i, j, vecs) {
@@ -137,6 +143,7 @@ ALWAYS_INLINE void score_gradients(int vecs, const struct backward_unit *unit,
     float *p = unit->p + tile->slot * QUERY_TILE * LANES;
     for (int64_t q = tile->from[tile->slot]; q < tile->queries; q += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
+        uncovered_go_on(&unit->job->uncovered, unit->place, BACKWARD_ZEROS);
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->dout + q * stride, stride, 1, vt, LANES, width);
         if (dropout) {

@@ -12,25 +12,28 @@
 
 #include "cpu/attention_dropout.h"
 #include "cpu/attention_tile.h"
+#include "cpu/attention_uncovered.h"
 
 enum {
     KEY_TILE = 96,
     MAX_GROUP = 960 / LANES, /* query tiles that share a packed key tile */
     GROUP_FLOATS = 80 << 10, /* about so many in their Q^T, so that it stays in the L2 cache */
+    FORWARD_ZEROS = 2048,    /* bytes for uncovered rows before each block of scores */
 };
 
 struct forward {
     const struct lnet_dilated_attention_args *args;
     struct attention_pattern pattern;
-    int64_t block_rows, blocks, group;
-    float scale;    /* of scores, as powers of 2 */
-    float *scratch; /* (threads, scratch_floats) */
+    int64_t block_rows, block_slots, blocks, group; /* slots: rows of a block that are covered */
+    float scale;                                    /* of scores, as powers of 2 */
+    struct uncovered uncovered;
+    float *scratch; /* (workers, scratch_floats) */
     int64_t scratch_floats;
 };
 
 /* One thread's memory, and the rows [begin, end) of one head that it works on. */
 struct forward_unit {
-    const struct forward *job;
+    struct forward *job;
     int64_t batch_item, head, begin, end;
     int32_t *slot; /* (rows,) where a row's sums are, -1 for none */
     int32_t slots;
@@ -41,8 +44,8 @@ struct forward_unit {
     float *k, *v, *next_k, *next_v;   /* (KEY_TILE, D) */
     float *p, *factors;               /* (KEY_TILE, LANES) */
     float *rows;                      /* (LANES, D) */
-    float *blank;                     /* (D,) zeros */
     struct ahead *ahead;              /* for k, v and q */
+    struct uncovered_place *place;    /* in out */
 };
 
 /* A query tile before a key tile. */
@@ -54,14 +57,14 @@ struct forward_tile {
     int64_t plain_keys;
 };
 
-static int64_t forward_lay_out(struct forward_unit *unit, const struct forward *job, float *base) {
-    int64_t used = 0, width = job->pattern.width, rows = job->block_rows;
+static int64_t forward_lay_out(struct forward_unit *unit, struct forward *job, float *base) {
+    int64_t used = 0, width = job->pattern.width, slots = job->block_slots;
     unit->job = job;
-    unit->slot = (int32_t *)carve(base, &used, rows);
-    unit->sum = carve(base, &used, rows * width);
-    unit->top = carve(base, &used, rows);
-    unit->total = carve(base, &used, rows);
-    unit->zeros = carve(base, &used, rows);
+    unit->slot = (int32_t *)carve(base, &used, job->block_rows);
+    unit->sum = carve(base, &used, slots * width);
+    unit->top = carve(base, &used, slots);
+    unit->total = carve(base, &used, slots);
+    unit->zeros = carve(base, &used, slots);
     unit->q = carve(base, &used, job->group * width * LANES);
     unit->o = carve(base, &used, job->group * width * LANES);
     unit->tile_top = carve(base, &used, job->group * LANES);
@@ -74,7 +77,6 @@ static int64_t forward_lay_out(struct forward_unit *unit, const struct forward *
     unit->p = carve(base, &used, KEY_TILE * LANES);
     unit->factors = carve(base, &used, KEY_TILE * LANES);
     unit->rows = carve(base, &used, LANES * width);
-    unit->blank = carve(base, &used, width);
     return used;
 }
 
@@ -93,6 +95,7 @@ ALWAYS_INLINE void scores(int vecs, const struct forward_unit *unit,
     for (int64_t key = 0; key < tile->keys; key += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
         look_ahead(unit->ahead);
+        uncovered_go_on(&unit->job->uncovered, unit->place, FORWARD_ZEROS);
         clear_block(acc, vecs);
         multiply_add(acc, vecs, unit->k + key * width, width, 1, tile->q, LANES, width);
         if (tile->masked) {
@@ -311,7 +314,7 @@ static void attend_group(struct forward_unit *unit, const struct attention_strip
     for (int64_t t = 0; t < tiles; t++) end_tile(unit, strip, &tile[t]);
 }
 
-/* O and LSE of the unit's rows out of the sums. */
+/* LSE of the unit's rows, and O of those that a level covers, out of the sums. */
 static void finish_rows(struct forward_unit *unit) {
     const struct attention_pattern *pattern = &unit->job->pattern;
     const lnet_tensor *out = unit->job->args->out;
@@ -324,7 +327,6 @@ static void finish_rows(struct forward_unit *unit) {
         char *to = (char *)out->data + (row * pattern->heads + unit->head) * width * size;
         if (slot < 0) {
             lse[row - first] = -INFINITY;
-            stream_bytes(to, unit->blank, width * size);
             continue;
         }
         float top = unit->top[slot], total = unit->total[slot], shrink = 1;

@@ -7,12 +7,14 @@
 #ifndef LNET_CPU_ATTENTION_PATTERN_H
 #define LNET_CPU_ATTENTION_PATTERN_H
 
+#include "lnet/memory.h"
 #include "ops/dilated_attention.h"
 
 struct attention_pattern {
     const struct lnet_dilation *dilation;
     int64_t batch, rows, heads, kv_heads, width; /* B, N, H, Hk, D */
     int64_t sequences;
+    int32_t *offsets; /* (levels, H) s(h), where attention_pattern_offsets() was asked for it */
 };
 
 struct attention_sequence {
@@ -116,6 +118,54 @@ static inline struct attention_strip attention_strip_of(const struct attention_p
         .start = begin - sequence.batch_item * pattern->rows,
         .level = level,
     };
+}
+
+/* For attention_row_covers(); to be freed. */
+static inline lnet_status attention_pattern_offsets(struct attention_pattern *pattern) {
+    const struct lnet_dilation *dilation = pattern->dilation;
+    const lnet_int64_list r = dilation->dilation_rates;
+    lnet_status status;
+    LNET_TRY(lnet_alloc((void **)&pattern->offsets,
+                        r.count * pattern->heads * (int64_t)sizeof *pattern->offsets));
+    for (int64_t level = 0; level < r.count; level++)
+        for (int64_t head = 0; head < pattern->heads; head++)
+            pattern->offsets[level * pattern->heads + head] =
+                (int32_t)lnet_head_offset(dilation->offsets, head, pattern->heads, r.items[level]);
+fail:
+    return status;
+}
+
+/* One row of the batch, and the offset s that heads must have to take part there on a level. */
+struct attention_row {
+    struct attention_sequence sequence; /* that it lies in, or an earlier row lay in */
+    int64_t residues[LNET_MAX_LEVELS];
+};
+
+static inline void attention_row_set(struct attention_row *at,
+                                     const struct attention_pattern *pattern, int64_t row) {
+    const struct lnet_dilation *dilation = pattern->dilation;
+    if (row < at->sequence.begin || row >= at->sequence.begin + at->sequence.length) {
+        int64_t i = attention_sequence_after(pattern, row);
+        at->sequence = (struct attention_sequence){0};
+        if (i < pattern->sequences) at->sequence = attention_sequence_at(pattern, i);
+    }
+    int64_t place = row - at->sequence.begin;
+    for (int64_t level = 0; level < dilation->segment_lengths.count; level++) {
+        int64_t w = min_int(dilation->segment_lengths.items[level], at->sequence.length);
+        at->residues[level] = place >= 0 && place < at->sequence.length
+                                  ? place % w % dilation->dilation_rates.items[level]
+                                  : -1;
+    }
+}
+
+/* Whether any of the heads [head, end) takes part at the row on any of the first `levels`. */
+static inline bool attention_row_covers(const struct attention_row *at,
+                                        const struct attention_pattern *pattern, int64_t levels,
+                                        int64_t head, int64_t end) {
+    for (int64_t level = 0; level < levels; level++)
+        for (int64_t h = head; h < end; h++)
+            if (pattern->offsets[level * pattern->heads + h] == at->residues[level]) return true;
+    return false;
 }
 
 #endif

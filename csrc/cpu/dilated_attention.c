@@ -8,8 +8,8 @@
 #include "cpu/cpu.h"
 
 enum {
-    UNITS_PER_THREAD = 8, /* blocks become smaller to have as many, */
-    MEMORY_SHARE = 64,    /* to take no more than this part of the tensors' memory, */
+    UNITS_PER_THREAD = 16, /* blocks become smaller to have as many, */
+    MEMORY_SHARE = 36,     /* to take no more than this part of the tensors' memory, */
 };
 #define MAX_UNIT_WORK 8e9 /* and to end within a second or so: pairs times D */
 
@@ -68,12 +68,12 @@ static void visit_unit(struct forward_unit *unit, visitor *visit) {
 
 /* Units [begin, end); heads change fastest, and later blocks, which see more, come first. */
 static lnet_status attend_units(void *context, int64_t begin, int64_t end, int worker) {
-    const struct forward *job = context;
+    struct forward *job = context;
     const struct attention_pattern *pattern = &job->pattern;
     struct ahead ahead = {0};
-    struct forward_unit unit = {.ahead = &ahead};
+    struct uncovered_place place = {0};
+    struct forward_unit unit = {.ahead = &ahead, .place = &place};
     forward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
-    memset(unit.blank, 0, (size_t)pattern->width * sizeof(float));
     for (int64_t i = begin; i < end; i++) {
         int64_t block = job->blocks - 1 - i / pattern->heads % job->blocks;
         unit.head = i % pattern->heads;
@@ -86,15 +86,28 @@ static lnet_status attend_units(void *context, int64_t begin, int64_t end, int w
         visit_unit(&unit, attend_queries);
         finish_rows(&unit);
     }
+    uncovered_leave(&job->uncovered, &place);
     return LNET_OK;
 }
 
-/* Rows of a block: as many as make full groups of query tiles on the sparsest level, unless that
- * is too much memory, too few blocks, or blocks that take too long. */
-static int64_t choose_block_rows(const struct forward *job) {
+/* The most of `rows` consecutive rows that one head may find covered: on a level, of the segments
+ * that they touch, each with a share that is rounded up. */
+static int64_t most_covered(const struct attention_pattern *pattern, int64_t rows) {
+    const struct lnet_dilation *dilation = pattern->dilation;
+    int64_t most = 0;
+    for (int64_t i = 0; i < dilation->segment_lengths.count && most < rows; i++)
+        most += rows / dilation->dilation_rates.items[i] +
+                rows / dilation->segment_lengths.items[i] + 2;
+    return dilation->cu_seqlens != NULL ? rows : min_int(most, rows);
+}
+
+/* Sets the rows of a block: as many as make full groups of query tiles on the sparsest level,
+ * unless that is too much memory, too few blocks, or blocks that take too long. */
+static void choose_block_rows(struct forward *job, int64_t workers) {
     const struct attention_pattern *pattern = &job->pattern;
     const struct lnet_dilation *dilation = pattern->dilation;
-    int64_t longest = longest_sequence(pattern), sparsest = 1, threads = lnet_num_threads();
+    struct forward_unit unit;
+    int64_t longest = longest_sequence(pattern), sparsest = 1;
     double keys = 0; /* that a row sees, on average */
     for (int64_t i = 0; i < dilation->segment_lengths.count; i++) {
         int64_t w = min_int(dilation->segment_lengths.items[i], longest);
@@ -104,14 +117,19 @@ static int64_t choose_block_rows(const struct forward *job) {
     }
     int64_t group = job->group * LANES, heads = pattern->batch * pattern->heads;
     int64_t tensor_rows = pattern->batch * pattern->rows * (pattern->heads + pattern->kv_heads) * 2;
-    int64_t size = (int64_t)lnet_dtype_size(job->args->q->dtype), rows = group * sparsest;
-    while (rows > LANES &&
-           (heads * ceil_div(pattern->rows, rows) < UNITS_PER_THREAD * threads ||
-            (rows > group &&
-             (keys * (double)(rows * pattern->width) > MAX_UNIT_WORK ||
-              rows * threads * (int64_t)sizeof(float) * MEMORY_SHARE > tensor_rows * size))))
-        rows = ceil_div(rows, 2);
-    return max_int(rows, LANES);
+    int64_t size = (int64_t)lnet_dtype_size(job->args->q->dtype) * pattern->width;
+    for (int64_t rows = group * sparsest;; rows = ceil_div(rows, 2)) {
+        job->block_rows = max_int(rows, LANES);
+        job->block_slots = most_covered(pattern, job->block_rows);
+        job->blocks = ceil_div(pattern->rows, job->block_rows);
+        job->scratch_floats = forward_lay_out(&unit, job, NULL);
+        int64_t bytes = workers * job->scratch_floats * (int64_t)sizeof(float);
+        bool small = heads * job->blocks >= UNITS_PER_THREAD * workers;
+        bool quick = keys * (double)(rows * pattern->width) <= MAX_UNIT_WORK;
+        if (rows <= LANES ||
+            (small && (rows <= group || (quick && bytes <= tensor_rows * size / MEMORY_SHARE))))
+            return;
+    }
 }
 
 lnet_status LNET_CPU(dilated_attention)(const struct lnet_dilated_attention_args *args,
@@ -120,18 +138,21 @@ lnet_status LNET_CPU(dilated_attention)(const struct lnet_dilated_attention_args
     lnet_status status;
     struct forward job = {.args = args,
                           .pattern = attention_pattern_of(&args->dilation, args->q, args->k),
-                          .scale = (float)args->dilation.scale * LOG2E};
-    struct forward_unit unit;
+                          .scale = (float)args->dilation.scale * LOG2E,
+                          .uncovered.tensors = {args->out}};
+    int workers = lnet_num_threads();
     int64_t group = GROUP_FLOATS / (job.pattern.width * LANES);
     job.group = max_int(1, min_int(MAX_GROUP, group));
-    job.block_rows = choose_block_rows(&job);
-    job.blocks = ceil_div(job.pattern.rows, job.block_rows);
-    job.scratch_floats = forward_lay_out(&unit, &job, NULL);
-    LNET_TRY(lnet_alloc((void **)&job.scratch,
-                        lnet_num_threads() * job.scratch_floats * (int64_t)sizeof(float)));
-    LNET_TRY(lnet_parallel_for(job.pattern.batch * job.pattern.heads * job.blocks, 1, attend_units,
-                               &job));
+    choose_block_rows(&job, workers);
+    LNET_TRY(
+        lnet_alloc((void **)&job.scratch, workers * job.scratch_floats * (int64_t)sizeof(float)));
+    LNET_TRY(attention_pattern_offsets(&job.pattern));
+    uncovered_begin(&job.uncovered, &job.pattern);
+    LNET_TRY(lnet_parallel_for_workers(job.pattern.batch * job.pattern.heads * job.blocks, 1,
+                                       workers, attend_units, &job));
+    LNET_TRY(uncovered_end(&job.uncovered));
 fail:
+    lnet_free(job.pattern.offsets);
     lnet_free(job.scratch);
     return status;
 }

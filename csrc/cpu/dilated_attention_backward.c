@@ -2,18 +2,20 @@
  *
  * The strips of a level are cut into blocks of rows, and a step pairs block i of the keys with
  * block i + step of the queries, so that the pairs of a step touch no row twice and can run at
- * once. Steps, levels and all within a pair have one order: the sums come out the same on any
- * number of threads. */
+ * once; a pair of the next step waits only for the two that had its blocks before. Steps, levels
+ * and all within a pair have one order: the sums come out the same on any number of threads. */
 #include "ops/dilated_attention.h"
 
 #include "cpu/attention_backward.h"
 #include "cpu/cpu.h"
 
+#include <sched.h>
+
 enum {
     MAX_BLOCK = 2304, /* rows of a block: a pair ends within a tenth of a second or so */
     MIN_BLOCK = 192,
     WANTED_UNITS = 16,   /* blocks become smaller to have as many pairs at once */
-    ROWS_PER_CHUNK = 64, /* of passes over all rows */
+    ROWS_PER_CHUNK = 64, /* of the pass that stores */
     MIN_WAVE_FLOATS = 4 << 20,
 };
 
@@ -21,7 +23,9 @@ enum {
 struct backward_step {
     struct backward *job;
     int64_t end_row, end_kv_head;
-    int64_t level, step, block, blocks; /* rows of a block; blocks of the longest strip */
+    int64_t level, block, blocks; /* rows of a block; blocks of the longest strip */
+    int64_t units;                /* pairs of blocks of one step */
+    _Atomic int64_t *done;        /* (units,) steps that a block of keys is through with */
     int64_t first_sequence, end_sequence;
     int64_t *segments; /* (sequences + 1,) of this level, before each sequence of the wave */
 };
@@ -33,16 +37,29 @@ static int64_t segment_from(const struct attention_pattern *pattern,
     return w == 0 ? 0 : ceil_div(min_int(row - sequence.begin, sequence.length), w);
 }
 
+/* Until the unit's pairs of earlier steps are done; false where they may never be. */
+static bool wait_for(const struct backward_step *step, int64_t unit, int64_t steps,
+                     struct uncovered_place *place) {
+    while (atomic_load_explicit(&step->done[unit], memory_order_acquire) < steps) {
+        if (lnet_parallel_ends()) return false;
+        uncovered_go_on(&step->job->uncovered, place, BACKWARD_ZEROS);
+        sched_yield();
+    }
+    return true;
+}
+
 static lnet_status show_units(void *context, int64_t begin, int64_t end, int worker) {
     const struct backward_step *step = context;
-    const struct backward *job = step->job;
+    struct backward *job = step->job;
     const struct attention_pattern *pattern = &job->pattern;
     int64_t kv_heads = step->end_kv_head - job->first_kv_head;
     int64_t group = pattern->heads / pattern->kv_heads;
     struct ahead ahead = {0};
-    struct backward_unit unit = {.ahead = &ahead};
+    struct uncovered_place place = {0};
+    struct backward_unit unit = {.ahead = &ahead, .place = &place};
     backward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t task = begin; task < end; task++) {
+        int64_t i = task % step->units, number = task / step->units;
         int64_t block = i % step->blocks, segment = i / step->blocks / kv_heads;
         int64_t low = step->first_sequence, high = step->end_sequence - 1;
         while (low < high) { /* the last sequence with no more than `segment` before it */
@@ -56,23 +73,31 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
         segment +=
             segment_from(pattern, sequence, step->level, job->first_row) - step->segments[low];
         unit.kv_head = job->first_kv_head + i / step->blocks % kv_heads;
-        unit.batch_item = sequence.batch_item;
+        unit.sequence = sequence;
+        bool shown = false;
         for (unit.head = unit.kv_head * group; unit.head < (unit.kv_head + 1) * group;
              unit.head++) {
             struct attention_strip strip =
                 attention_strip_of(pattern, sequence, step->level, segment, unit.head);
-            int64_t blocks = ceil_div(strip.count, step->block), other = block + step->step;
-            if (block >= blocks || step->step >= blocks) continue;
+            int64_t blocks = ceil_div(strip.count, step->block), other = block + number;
+            if (block >= blocks || number >= blocks) continue;
             if (other >= blocks) {
                 if (pattern->dilation->causal) continue;
                 other -= blocks;
             }
             unit.strip = &strip;
-            unit.first_step = step->step == 0;
+            if (number > 0 && (!wait_for(step, i, number, &place) ||
+                               !wait_for(step, i - block + (block + 1) % blocks, number, &place)))
+                return LNET_OK;
+            unit.first_step = number == 0;
             show_block(&unit, block * step->block, min_int((block + 1) * step->block, strip.count),
                        other * step->block, min_int((other + 1) * step->block, strip.count));
+            shown = true;
         }
+        if (shown && step->blocks > 1) /* one that had nothing to wait for says nothing */
+            atomic_store_explicit(&step->done[i], number + 1, memory_order_release);
     }
+    uncovered_leave(&job->uncovered, &place);
     return LNET_OK;
 }
 
@@ -97,45 +122,47 @@ static lnet_status show_level(struct backward_step *step) {
     int64_t blocks = max_int(wanted, ceil_div(rows, MAX_BLOCK));
     step->block = round_up(ceil_div(rows, blocks), QUERY_TILE);
     step->blocks = ceil_div(rows, step->block);
-    int64_t grain = max_int(1, MIN_BLOCK / rows);
-    for (step->step = 0; step->step < step->blocks; step->step++)
-        LNET_TRY(lnet_parallel_for(segments * heads * step->blocks, grain, show_units, step));
+    step->units = segments * heads * step->blocks;
+    if (step->blocks > 1) {
+        LNET_TRY(lnet_alloc((void **)&step->done, step->units * (int64_t)sizeof *step->done));
+        for (int64_t i = 0; i < step->units; i++) atomic_init(&step->done[i], 0);
+    }
+    LNET_TRY(lnet_parallel_for_workers(step->units * step->blocks, max_int(1, MIN_BLOCK / rows),
+                                       job->workers, show_units, step));
 fail:
+    lnet_free((void *)step->done);
+    step->done = NULL;
     return status;
 }
 
-/* Float32 gradients of the wave's rows [begin, end): zeros at first. */
-static lnet_status clear_rows(void *context, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const struct backward *job = ((const struct backward_step *)context)->job;
-    static const float zeros[256];
-    const struct gradient_rows all[] = {job->dq, job->dk, job->dv};
-    for (int i = 0; i < 3; i++)
-        for (int64_t at = begin * all[i].step; at < end * all[i].step; at += job->pattern.width)
-            stream_bytes(all[i].data + at, zeros, job->pattern.width * (int64_t)sizeof(float));
-    stream_end();
-    return LNET_OK;
-}
-
-/* And at last, where the tensors are of another dtype, rounded into them. */
+/* Sums of the rows that some level covers, rounded into tensors of another dtype. */
 static lnet_status store_rows(void *context, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const struct backward_step *step = context;
     const struct backward *job = step->job;
-    int64_t width = job->pattern.width, group = job->pattern.heads / job->pattern.kv_heads;
+    const struct attention_pattern *pattern = &job->pattern;
+    int64_t width = pattern->width, levels = pattern->dilation->segment_lengths.count;
     const struct gradient_rows all[] = {job->dq, job->dk, job->dv};
     const lnet_tensor *out[] = {job->args->dq, job->args->dk, job->args->dv};
-    for (int i = 0; i < 3; i++)
-        for (int64_t row = begin; row < end; row++)
-            store_floats(out[i]->data,
-                         ((job->first_row + row) * out[i]->shape[2] +
-                          job->first_kv_head * (i == 0 ? group : 1)) *
-                             width,
-                         all[i].data + row * all[i].step, all[i].step, out[i]->dtype);
+    struct attention_row at = {0};
+    for (int64_t row = begin; row < end; row++) {
+        attention_row_set(&at, pattern, job->first_row + row);
+        for (int i = 0; i < 3; i++) {
+            int64_t heads = out[i]->shape[2], group = pattern->heads / heads;
+            int64_t first = job->first_kv_head * heads / pattern->kv_heads;
+            for (int64_t head = 0; head < all[i].step / width; head++) {
+                int64_t reader = (first + head) * group;
+                if (attention_row_covers(&at, pattern, levels, reader, reader + group))
+                    store_floats(
+                        out[i]->data, ((job->first_row + row) * heads + first + head) * width,
+                        all[i].data + row * all[i].step + head * width, width, out[i]->dtype);
+            }
+        }
+    }
     return LNET_OK;
 }
 
-/* The rows and kv heads of one wave: clear, add up every level, store. */
+/* The rows and kv heads of one wave: add up every level, store. */
 static lnet_status run_wave(struct backward_step *step) {
     lnet_status status;
     struct backward *job = step->job;
@@ -147,7 +174,6 @@ static lnet_status run_wave(struct backward_step *step) {
     while (step->end_sequence < pattern->sequences &&
            attention_sequence_at(pattern, step->end_sequence).begin < step->end_row)
         step->end_sequence++;
-    LNET_TRY(lnet_parallel_for(rows, ROWS_PER_CHUNK, clear_rows, step));
     for (step->level = 0; step->level < pattern->dilation->segment_lengths.count; step->level++) {
         if (pattern->dilation->detached) {
             memset(job->delta, 0, (size_t)statistics * sizeof(float));
@@ -235,7 +261,9 @@ LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backwar
     (void)stream;
     lnet_status status;
     struct backward job = {.args = args,
-                           .pattern = attention_pattern_of(&args->dilation, args->q, args->k)};
+                           .pattern = attention_pattern_of(&args->dilation, args->q, args->k),
+                           .uncovered.tensors = {args->dq, args->dk, args->dv},
+                           .workers = lnet_num_threads()};
     struct attention_pattern *pattern = &job.pattern;
     struct backward_step step = {.job = &job};
     struct backward_unit unit;
@@ -248,8 +276,10 @@ LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backwar
         LNET_TRY(lnet_alloc((void **)&job.weight, statistics * (int64_t)sizeof(float)));
     LNET_TRY(
         lnet_alloc((void **)&step.segments, (pattern->sequences + 1) * (int64_t)sizeof(int64_t)));
+    LNET_TRY(attention_pattern_offsets(pattern));
+    uncovered_begin(&job.uncovered, pattern);
     LNET_TRY(lnet_alloc((void **)&job.scratch,
-                        lnet_num_threads() * job.scratch_floats * (int64_t)sizeof(float)));
+                        job.workers * job.scratch_floats * (int64_t)sizeof(float)));
     if (args->dq->dtype == LNET_FLOAT32) {
         job.dq = (struct gradient_rows){args->dq->data, pattern->heads * pattern->width};
         job.dk = (struct gradient_rows){args->dk->data, pattern->kv_heads * pattern->width};
@@ -260,7 +290,9 @@ LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backwar
     } else {
         LNET_TRY(run_waves(&step));
     }
+    LNET_TRY(uncovered_end(&job.uncovered));
 fail:
+    lnet_free(pattern->offsets);
     lnet_free(job.scratch);
     lnet_free(step.segments);
     lnet_free(job.weight);

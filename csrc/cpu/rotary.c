@@ -152,18 +152,19 @@ static void make_steps(struct rotary_job *job) {
 
 lnet_status LNET_CPU(rotary)(const struct lnet_rotary_args *args, lnet_stream *stream) {
     struct rotary_job job = {.args = args, .pairs = args->x->shape[3] / 2};
-    int64_t rows = args->x->shape[0] * args->x->shape[1], threads = lnet_num_threads();
+    int64_t rows = args->x->shape[0] * args->x->shape[1];
+    int workers = lnet_num_threads();
     lnet_status status;
     (void)stream;
     LNET_TRY(lnet_alloc((void **)&job.turns, job.pairs * (int64_t)sizeof *job.turns));
     LNET_TRY(lnet_alloc((void **)&job.log_zeta,
-                        (4 + threads * STATE_DOUBLES) * job.pairs * (int64_t)sizeof *job.log_zeta));
+                        (4 + workers * STATE_DOUBLES) * job.pairs * (int64_t)sizeof *job.log_zeta));
     job.step_cos = job.log_zeta + job.pairs;
     job.step_sin = job.step_cos + job.pairs;
     job.step_zoom = job.step_sin + job.pairs;
     job.states = job.step_zoom + job.pairs;
     make_steps(&job);
-    LNET_TRY(lnet_parallel_for(rows, CHUNK_ROWS, turn_rows, &job));
+    LNET_TRY(lnet_parallel_for_workers(rows, CHUNK_ROWS, workers, turn_rows, &job));
 fail:
     lnet_free(job.log_zeta);
     lnet_free(job.turns);

@@ -115,10 +115,11 @@ static inline lnet_status for_rows_with_sums(const void *args, const lnet_tensor
     if (sums > 0 && job.grain < rows / ROW_CHUNKS_WITH_SUMS)
         job.grain = rows / ROW_CHUNKS_WITH_SUMS;
     int64_t chunks = rows > 0 ? (rows - 1) / job.grain + 1 : 0, sum_floats = sums * job.stride;
-    LNET_TRY(lnet_alloc((void **)&job.scratch, lnet_num_threads() * (scratch_rows + sums) *
-                                                   job.stride * (int64_t)sizeof(float)));
+    int workers = lnet_num_threads();
+    LNET_TRY(lnet_alloc((void **)&job.scratch,
+                        workers * (scratch_rows + sums) * job.stride * (int64_t)sizeof(float)));
     LNET_TRY(lnet_alloc((void **)&job.totals, (chunks + 1) * sum_floats * (int64_t)sizeof(float)));
-    LNET_TRY(lnet_parallel_for(rows, job.grain, run_chunk, &job));
+    LNET_TRY(lnet_parallel_for_workers(rows, job.grain, workers, run_chunk, &job));
     float *total = job.totals + chunks * sum_floats;
     memset(total, 0, (size_t)sum_floats * sizeof *total);
     for (int64_t i = 0; i < chunks; i++) row_add(total, job.totals + i * sum_floats, sum_floats);

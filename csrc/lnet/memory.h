@@ -10,7 +10,10 @@
 
 /* `*memory` gets `bytes` bytes aligned to 64, or LNET_MEMORY_ERROR with the bytes asked for. */
 lnet_status lnet_alloc(void **memory, int64_t bytes);
+/* Keeps a large block for a later request of its size. */
 void lnet_free(void *memory);
+/* Gives the system what is kept; an allocation that would fail does so itself. */
+void lnet_alloc_trim(void);
 
 /* Makes the n-th allocation from now fail (1: the next one); 0 switches this off. */
 void lnet_alloc_fail_at(int64_t n);

@@ -68,7 +68,10 @@ static PyObject *empty_cache(PyObject *module, PyObject *args, PyObject *kwargs)
     const lnet_cuda *cuda;
     lnet_device device;
     if (parse_argument(module, args, kwargs, "O:empty_cache", &device) < 0) return NULL;
-    if (device.type == LNET_CPU) Py_RETURN_NONE;
+    if (device.type == LNET_CPU) {
+        lnet_alloc_trim();
+        Py_RETURN_NONE;
+    }
     lnet_status status = lnet_cuda_device(&cuda, device.index);
     if (status == LNET_OK) {
         Py_BEGIN_ALLOW_THREADS status = cuda->device_synchronize(device.index);
@@ -85,7 +88,10 @@ static PyObject *synchronize(PyObject *module, PyObject *args, PyObject *kwargs)
     const lnet_cuda *cuda;
     lnet_device device;
     if (parse_argument(module, args, kwargs, "O:synchronize", &device) < 0) return NULL;
-    if (device.type == LNET_CPU) Py_RETURN_NONE;
+    if (device.type == LNET_CPU) {
+        lnet_alloc_trim();
+        Py_RETURN_NONE;
+    }
     lnet_status status = lnet_cuda_device(&cuda, device.index);
     if (status == LNET_OK) {
         Py_BEGIN_ALLOW_THREADS status = cuda->device_synchronize(device.index);
@@ -155,8 +161,8 @@ static PyMethodDef functions[] = {
     {"empty_cache", (PyCFunction)(void (*)(void))empty_cache, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR(
          "empty_cache(device)\n--\n\n"
-         "Waits for the GPU and gives back memory that no tensor holds: the GPU's, and pinned\n"
-         "memory of the host.")},
+         "Gives back memory that no tensor holds: the host's, or a GPU's, for which it waits, and\n"
+         "pinned memory.")},
     {"synchronize", (PyCFunction)(void (*)(void))synchronize, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("synchronize(device)\n--\n\nWaits until all work queued on the GPU is done.")},
     {"cuda_status", cuda_status, METH_NOARGS,

@@ -8,6 +8,8 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +46,57 @@ static void test_memory(void) {
     EXPECT(lnet_alloc(&memory, 5 << 20) == LNET_OK && (uintptr_t)memory % (2 << 20) == 0);
     memset(memory, 1, 5 << 20);
     lnet_free(memory);
+}
+
+/* Large blocks serve later requests of about their size. */
+static void test_kept_memory(void) {
+    enum { LARGE = 64 << 20, LESS = LARGE - (LARGE >> 4), HALF = LARGE / 2 };
+    void *first, *second, *third;
+    int64_t before = lnet_alloc_bytes();
+    EXPECT(lnet_alloc(&first, LARGE) == LNET_OK);
+    lnet_free(first);
+    EXPECT(lnet_alloc_bytes() == before);
+    lnet_alloc_fail_at(1);
+    EXPECT(lnet_alloc(&second, LARGE) == LNET_MEMORY_ERROR && second == NULL);
+    EXPECT(lnet_alloc(&second, LESS) == LNET_OK && second == first);
+    EXPECT(lnet_alloc_bytes() == before + LESS);
+    memset(second, 1, LESS);
+    EXPECT(lnet_alloc(&third, LESS) == LNET_OK && third != second);
+    lnet_free(second);
+    lnet_free(third);
+    EXPECT(lnet_alloc(&first, HALF) == LNET_OK && first != second && first != third);
+    EXPECT(lnet_alloc(&second, LARGE) == LNET_OK);
+    lnet_free(first);
+    lnet_free(second);
+    lnet_alloc_trim();
+    EXPECT(lnet_alloc_bytes() == before);
+}
+
+static void *allocate_often(void *wrong) {
+    void *held[3] = {NULL};
+    for (uint64_t i = 0; i < 300; i++) {
+        int64_t bytes = (int64_t)(lnet_philox(1, i, 0).word[0] % 3 + 4) << 20;
+        lnet_free(held[i % 3]);
+        if (lnet_alloc(&held[i % 3], bytes) != LNET_OK) return NULL;
+        uint64_t *ends[] = {held[i % 3], (uint64_t *)((char *)held[i % 3] + bytes) - 1};
+        uint64_t mine = (uint64_t)(uintptr_t)held + i;
+        *ends[0] = *ends[1] = mine;
+        sched_yield();
+        *(int *)wrong += *ends[0] != mine || *ends[1] != mine;
+    }
+    for (int i = 0; i < 3; i++) lnet_free(held[i]);
+    return NULL;
+}
+
+static void test_memory_of_threads(void) {
+    pthread_t threads[4];
+    int wrong[4] = {0};
+    int64_t before = lnet_alloc_bytes();
+    for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, allocate_often, &wrong[i]);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    EXPECT(wrong[0] + wrong[1] + wrong[2] + wrong[3] == 0);
+    EXPECT(lnet_alloc_bytes() == before);
+    lnet_alloc_trim();
 }
 
 static int releases;
@@ -146,6 +199,38 @@ static void test_parallel(void) {
     EXPECT(items[0][999] == 200 && items[1][999] == 200);
 }
 
+static lnet_status stay_below(void *context, int64_t begin, int64_t end, int worker) {
+    (void)begin, (void)end;
+    return worker < *(int *)context ? LNET_OK : lnet_fail(LNET_VALUE_ERROR, "worker %d", worker);
+}
+
+static atomic_bool stop_changing;
+static void *change_threads(void *unused) {
+    for (int n = 1; !atomic_load(&stop_changing); n = n % 8 + 1) lnet_set_num_threads(n);
+    return unused;
+}
+
+/* What is true while another thread changes the thread count. */
+static void while_threads_change(void (*test)(void)) {
+    pthread_t other;
+    int before = lnet_num_threads();
+    atomic_store(&stop_changing, false);
+    pthread_create(&other, NULL, change_threads, NULL);
+    test();
+    atomic_store(&stop_changing, true);
+    pthread_join(other, NULL);
+    lnet_set_num_threads(before);
+}
+
+static void test_workers(void) {
+    int failures = 0;
+    for (int i = 0; i < 2000; i++) {
+        int workers = lnet_num_threads();
+        failures += lnet_parallel_for_workers(20, 1, workers, stay_below, &workers) != LNET_OK;
+    }
+    EXPECT(failures == 0);
+}
+
 static void test_fork(void) {
     static int items[1000];
     EXPECT(lnet_parallel_for(1000, 7, add_one, items) == LNET_OK);
@@ -216,11 +301,15 @@ int main(void) {
     }
     printf("cpu backend: %s\n", lnet_cpu_backend()->name);
     test_memory();
+    test_kept_memory();
+    test_memory_of_threads();
     test_tensor();
     test_philox();
     test_parallel();
+    while_threads_change(test_workers);
     test_fork();
     test_attention();
+    while_threads_change(test_attention);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
