@@ -191,12 +191,52 @@ def test_errors_name_what_was_found_and_expected(make, error, message):
         make()
 
 
+@pytest.mark.parametrize("shape", [np.int64(6), np.array([2, 3]), (np.int8(2), 3), [6]])
+def test_shapes_of_numpys_integers(shape):
+    assert Tensor.empty(shape).shape == np.zeros(shape).shape
+    assert Tensor.empty(6).reshape(shape).shape == np.zeros(shape).shape
+
+
+def test_ops_take_numpys_numbers_and_name_what_is_none():
+    x, dropout = Tensor(np.ones(64, np.float32)), _core.ops.dropout
+    found, expected = Tensor.empty(64), Tensor.empty(64)
+    dropout(expected, x, 0.5, 7)
+    dropout(found, x, np.float32(0.5), np.uint64(7))
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    with pytest.raises(TypeError, match=r"^seed: 1\.5, expected an integer$"):
+        dropout(found, x, 0.5, 1.5)
+    with pytest.raises(longnet.ConfigError, match=r"^seed: -1, expected 0 to 2\^64 - 1$"):
+        dropout(found, x, 0.5, -1)
+    with pytest.raises(TypeError, match=r"^p: 'a', expected a number$"):
+        dropout(found, x, "a", 1)
+    with pytest.raises(longnet.ConfigError, match=r"^p: 1000.*, expected a number of 64 bits$"):
+        dropout(found, x, 10**400, 1)
+    with pytest.raises(longnet.ConfigError, match=r"^-3 threads, expected 1 to"):
+        longnet.set_num_threads(-3)
+    with pytest.raises(TypeError, match=r"^threads: '2', expected an integer$"):
+        longnet.set_num_threads("2")
+
+
 def test_the_nth_allocation_can_be_made_to_fail():
     _core.alloc_fail_at(2)
     first = Tensor.empty(4)
     with pytest.raises(longnet.OutOfMemoryError, match="16 bytes asked for"):
         Tensor.empty(4)
     assert Tensor.empty(4).shape == first.shape
+
+
+def test_borrowed_memory_goes_back_with_the_tensor():
+    array = np.arange(6, dtype=np.float32)
+    tensor = Tensor.borrow(array)
+    array[1] = 7
+    assert tensor.numpy()[1] == 7
+    owner = weakref.ref(array)
+    del array
+    assert owner() is not None
+    del tensor
+    assert owner() is None
+    with pytest.raises(longnet.DTypeError, match="borrow: int, expected a"):
+        Tensor.borrow(3)
 
 
 def test_memory_is_counted():

@@ -19,6 +19,7 @@ struct lnet_storage {
     _Atomic(lnet_stream *) stream; /* the first that uses the memory, or NULL */
     atomic_bool elsewhere;         /* other streams use it, too */
     atomic_bool lent;              /* and those of other libraries */
+    atomic_bool borrowed;          /* the owner gives the memory back in the order of `stream` */
 };
 
 static const struct {
@@ -60,7 +61,10 @@ static void storage_release(lnet_storage *storage) {
     } else {
         if (atomic_load(&storage->elsewhere)) (void)lnet_stream_after_all(stream);
         if (atomic_load(&storage->lent)) wait_for_device(stream->device);
-        if (storage->release != NULL) {
+        if (storage->release != NULL && atomic_load(&storage->borrowed)) {
+            storage->release(storage->owner);
+            lnet_stream_release(stream);
+        } else if (storage->release != NULL) {
             lnet_release_after(stream, storage->release, storage->owner);
         } else {
             lnet_device_free(storage->owner, storage->bytes, stream);
@@ -227,6 +231,10 @@ static lnet_stream *first_stream(const lnet_tensor *tensor) {
 
 void lnet_tensor_lend(const lnet_tensor *tensor) {
     if (first_stream(tensor) != NULL) atomic_store(&tensor->storage->lent, true);
+}
+
+void lnet_tensor_borrow(const lnet_tensor *tensor) {
+    atomic_store(&tensor->storage->borrowed, true);
 }
 
 void lnet_tensor_given_back(const lnet_tensor *tensor, lnet_stream *stream) {

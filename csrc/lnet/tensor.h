@@ -76,6 +76,10 @@ void lnet_tensor_lend(const lnet_tensor *tensor);
 /* Another library has worked on the tensor until now, on `stream`; NULL: on streams unknown. */
 void lnet_tensor_given_back(const lnet_tensor *tensor, lnet_stream *stream);
 
+/* The owner of the memory gives it back in the order of the stream on which the tensor is used, as
+ * the allocators of other libraries do: it is told at once, not when the GPU is done. */
+void lnet_tensor_borrow(const lnet_tensor *tensor);
+
 /* `stream` goes on after the work queued so far on the tensor. */
 lnet_status lnet_tensor_ready(const lnet_tensor *tensor, lnet_stream *stream);
 

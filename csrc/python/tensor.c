@@ -76,6 +76,13 @@ static PyObject *tensor_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return lnet_as_tensor(state, "Tensor", object);
 }
 
+static PyObject *tensor_borrow(PyObject *type, PyObject *object) {
+    lnet_state *state = lnet_state_of((PyTypeObject *)type);
+    PyObject *self = state != NULL ? lnet_as_tensor(state, "borrow", object) : NULL;
+    if (self != NULL) lnet_tensor_borrow(tensor_of(self));
+    return self;
+}
+
 static PyObject *tensor_empty(PyObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"shape", "dtype", "device", "pinned", NULL};
     PyObject *shape_object, *dtype_name = NULL, *device_name = NULL;
@@ -249,6 +256,12 @@ static PyObject *tensor_repr(PyObject *self) {
 }
 
 static PyMethodDef tensor_methods[] = {
+    {"borrow", tensor_borrow, METH_O | METH_CLASS,
+     PyDoc_STR(
+         "borrow($type, object, /)\n--\n\n"
+         "Tensor(object), of an owner that gives memory back in the order of the one stream on\n"
+         "which the tensor is used, as PyTorch does on its current stream: the owner is told\n"
+         "when the tensor goes, not when the GPU is done with it.")},
     {"empty", (PyCFunction)(void (*)(void))tensor_empty, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
      PyDoc_STR(
          "empty($type, shape, dtype='float32', device='cpu', *, pinned=False)\n--\n\n"
