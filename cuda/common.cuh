@@ -27,10 +27,6 @@ static inline cudaStream_t lnet_cuda_stream(const lnet_stream *stream) {
     return static_cast<cudaStream_t>(stream->handle);
 }
 
-/* At least so many bytes that stay with the stream, zero when first given. Another call on the
- * stream may replace them: hold a lock until the kernels are launched. */
-lnet_status lnet_cuda_scratch(void **memory, int64_t bytes, lnet_stream *stream);
-
 /* Makes a device current in a scope, and puts the caller's back after it. */
 class lnet_device_scope {
   public:

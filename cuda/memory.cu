@@ -37,25 +37,6 @@ fail:
     return status;
 }
 
-lnet_status lnet_cuda_scratch(void **memory, int64_t bytes, lnet_stream *stream) {
-    void *larger = NULL;
-    lnet_status status = LNET_OK;
-    if (bytes > stream->scratch_bytes) {
-        LNET_TRY(lnet_cuda_host->alloc(&larger, bytes, stream));
-        LNET_CUDA_TRY(
-            cudaMemsetAsync(larger, 0, static_cast<size_t>(bytes), lnet_cuda_stream(stream)));
-        if (stream->scratch != NULL)
-            lnet_cuda_host->free(stream->scratch, stream->scratch_bytes, stream);
-        stream->scratch = larger;
-        stream->scratch_bytes = bytes;
-        larger = NULL;
-    }
-    *memory = stream->scratch;
-fail:
-    if (larger != NULL) lnet_cuda_host->free(larger, bytes, stream);
-    return status;
-}
-
 static void device_free(void *memory, lnet_stream *stream) {
     lnet_device_scope scope(stream->device);
     (void)cudaFreeAsync(memory, lnet_cuda_stream(stream));

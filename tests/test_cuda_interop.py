@@ -220,7 +220,9 @@ def test_our_memory_outlives_their_work_on_it(torch):
         assert len(others) == 4
 
 
-def test_strided_beyond_2_31_elements(cupy):
+def test_strided_beyond_2_31_elements(cupy, torch):
+    torch.cuda.empty_cache()  # what earlier tests left
+    longnet.empty_cache("cuda")
     count = (1 << 31) + 77
     theirs = cupy.empty((count, 2), cupy.uint8)
     theirs[:, 1] = cupy.arange(count, dtype=cupy.uint32) % 251

@@ -62,7 +62,6 @@ void lnet_stream_release(lnet_stream *stream) {
         live = stream->next;
     if (stream->next != NULL) stream->next->previous = stream->previous;
     pthread_mutex_unlock(&lock);
-    if (stream->scratch != NULL) lnet_device_free(stream->scratch, stream->scratch_bytes, stream);
     if (stream->owned && lnet_cuda_get(&cuda) == LNET_OK) cuda->stream_destroy(stream);
     free(stream);
 }

@@ -14,16 +14,14 @@ enum { LNET_MAX_DEVICES = 64 };
 
 /* The one symbol that the CUDA backend exports. Its number changes with any struct that both sides
  * see; one of another number does not open. */
-#define LNET_CUDA_OPEN lnet_cuda_open_1
-#define LNET_CUDA_OPEN_NAME "lnet_cuda_open_1"
+#define LNET_CUDA_OPEN lnet_cuda_open_2
+#define LNET_CUDA_OPEN_NAME "lnet_cuda_open_2"
 
 struct lnet_stream {
     void *handle; /* cudaStream_t */
     int32_t device;
     bool owned; /* destroyed with this; false where another library made the handle */
     int64_t references;
-    void *scratch; /* of launchers, which keep it from call to call */
-    int64_t scratch_bytes;
     struct lnet_stream *previous, *next; /* all that live, kept by the core */
 };
 

@@ -137,7 +137,7 @@ fail:
     LNET_FIELD_OF(dilation, segment_lengths), LNET_FIELD_OF(dilation, dilation_rates),             \
     LNET_FIELD_OF(dilation, offsets), LNET_FIELD_OF(dilation, causal),                             \
     LNET_FIELD_OF(dilation, detached), LNET_FIELD_OF(dilation, zero_keys),                         \
-    LNET_FIELD_OF(dilation, scale), LNET_FIELD_OF(dilation, dropout),                              \
+    LNET_FIELD_OF(dilation, deterministic), LNET_FIELD_OF(dilation, scale), LNET_FIELD_OF(dilation, dropout),                              \
     LNET_FIELD_OF(dilation, seed), LNET_OPTIONAL_OF(dilation, lengths),                            \
     LNET_OPTIONAL_OF(dilation, cu_seqlens)
 /* clang-format on */

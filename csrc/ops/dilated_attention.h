@@ -47,6 +47,7 @@ struct lnet_dilation {
     bool causal;
     bool detached;
     bool zero_keys;
+    bool deterministic; /* the same bits of gradients every time, on a GPU too */
     double scale;
     double dropout; /* p in [0, 1) */
     uint64_t seed;

@@ -5,4 +5,4 @@ cd "$(dirname "$0")/../.."
 name=$1
 shift
 nvcc -std=c++17 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -Xcompiler=-fPIC -shared -I. -Icsrc "$@" \
-    cuda/dev/dilated_attention_*.cu cuda/dev/shim.cu -o cuda/dev/"$name".so
+    cuda/dilated_attention_*sm90*.cu cuda/dev/shim.cu -o cuda/dev/"$name".so

@@ -28,7 +28,7 @@ class Kernel:
         self.name = os.path.basename(path)
         self.library = ctypes.CDLL(os.path.abspath(path))
         self.library.dev_message.restype = ctypes.c_char_p
-        self.scratch = None
+        self.library.dev_scratch.restype = ctypes.c_int64
 
     def __call__(self, q, k, v, w, r, *, out=None, lse=None, **options):
         b, n, h, _ = q.shape
@@ -78,32 +78,18 @@ class Kernel:
         lists = [(ctypes.c_int64 * len(x))(*x) for x in (w, r)]
         pointer = lambda t: ctypes.c_void_p(None if t is None else t.data_ptr())
         scale = d**-0.5 if scale is None else scale
-        need = ctypes.c_size_t()
-
-        def call(scratch):
-            status = function(
-                *(pointer(x) for x in tensors),
-                sizes,
-                *lists,
-                ctypes.c_double(scale),
-                pointer(lengths),
-                pointer(cu_seqlens),
-                pointer(scratch),
-                ctypes.byref(need),
-                ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
-            )
-            if status:
-                raise RuntimeError(self.library.dev_message().decode())
-
-        key = (function, *sizes, *w, *r)
-        if self.scratch is None or self.scratch_for != key:
-            call(None)
-            self.scratch_for = key
-            if self.scratch is None or self.scratch.numel() < need.value:
-                self.scratch = torch.full((need.value // 4 + 1024,), float("nan"), device=DEVICE)
-            self.scratch[:1024] = 0
-            self.bytes = need.value
-        call(self.scratch)
+        status = function(
+            *(pointer(x) for x in tensors),
+            sizes,
+            *lists,
+            ctypes.c_double(scale),
+            pointer(lengths),
+            pointer(cu_seqlens),
+            ctypes.c_void_p(torch.cuda.current_stream().cuda_stream),
+        )
+        if status:
+            raise RuntimeError(self.library.dev_message().decode())
+        self.bytes = self.library.dev_scratch()
 
 
 def multiplicity(rows, m, head, heads, w, r, causal, grouped, zero_keys, begin, end):
@@ -399,7 +385,6 @@ def bench(kernels):
         work = flops(b, n, h, d, w, r, causal)
         cells = []
         for kernel in kernels:
-            kernel.scratch = None
             try:
                 ms = median_ms(
                     [lambda s=s: kernel(*s, w, r, causal=causal, out=out, lse=lse) for s in sets]
@@ -408,7 +393,6 @@ def bench(kernels):
                 cells.append(f"{ms:7.3f} ms {work / ms / 1e9:4.0f} ({memory:.1f}%)")
             except RuntimeError as error:
                 cells.append(str(error)[:60])
-            kernel.scratch = None
         rows.append(f"{name:14s} " + " | ".join(cells))
         print(rows[-1], flush=True)
     print("builds:", [k.name for k in kernels])

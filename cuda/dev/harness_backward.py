@@ -207,7 +207,6 @@ def bench(kernels):
         work = 2.5 * flops(b, n, h, d, w, r, causal)
         cells = []
         for kernel in kernels:
-            kernel.scratch = None
             saved = [(do, q, k, v, *kernel(q, k, v, w, r, causal=causal)) for q, k, v, do in sets]
             grads = [torch.empty_like(sets[0][0]) for _ in range(3)]
             ms = median_ms(
@@ -218,7 +217,6 @@ def bench(kernels):
             )
             memory = kernel.bytes / (8 * sets[0][0].numel() * 2) * 100
             cells.append(f"{ms:7.3f} ms {work / ms / 1e9:4.0f} ({memory:.1f}%)")
-            kernel.scratch = None
         print(f"{name:14s} " + " | ".join(cells), flush=True)
     print("builds:", [k.name for k in kernels])
 

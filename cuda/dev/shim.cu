@@ -1,10 +1,13 @@
 /* What the development harness calls through ctypes: plain numbers in, the backend's structs out.
  */
-#include "dilated_attention_sm90.h"
+#include "cuda/dilated_attention_sm90.cuh"
 
+#include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 
 static char message[512];
+static int64_t scratch;
 
 extern "C" lnet_status lnet_fail(lnet_status code, const char *format, ...) {
     va_list arguments;
@@ -17,6 +20,40 @@ extern "C" lnet_status lnet_fail(lnet_status code, const char *format, ...) {
 extern "C" const char *dev_message(void) {
     return message;
 }
+
+/* Bytes that the last call took beside its tensors. */
+extern "C" int64_t dev_scratch(void) {
+    return scratch;
+}
+
+lnet_status lnet_cuda_check(cudaError_t error, const char *call) {
+    if (error == cudaSuccess) return LNET_OK;
+    return lnet_fail(LNET_DEVICE_ERROR, "%s: %s", call, cudaGetErrorString(error));
+}
+
+static lnet_status alloc(void **memory, int64_t bytes, lnet_stream *stream) {
+    static const cudaError_t kept = [] {
+        cudaMemPool_t pool;
+        uint64_t all = UINT64_MAX;
+        cudaError_t error = cudaDeviceGetDefaultMemPool(&pool, 0);
+        return error ? error
+                     : cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all);
+    }();
+    lnet_status status = lnet_cuda_check(kept, "memory pool");
+    scratch = bytes;
+    return status ? status
+                  : lnet_cuda_check(cudaMallocAsync(memory, static_cast<size_t>(bytes),
+                                                    lnet_cuda_stream(stream)),
+                                    "cudaMallocAsync");
+}
+
+static void release(void *memory, int64_t bytes, lnet_stream *stream) {
+    (void)bytes;
+    cudaFreeAsync(memory, lnet_cuda_stream(stream));
+}
+
+static const lnet_host host = {lnet_fail, nullptr, alloc, release};
+const lnet_host *lnet_cuda_host = &host;
 
 static lnet_tensor tensor(void *data, lnet_dtype dtype, int ndim, const int64_t *shape) {
     lnet_tensor t = {};
@@ -64,25 +101,26 @@ struct call {
     lnet_tensor *lse(void *data) { return add(tensor(data, LNET_FLOAT32, 3, lse_shape)); }
 };
 
-/* scratch NULL: only asks how much is needed. */
 extern "C" int dev_forward(void *out, void *lse, void *q, void *k, void *v, const int64_t *sizes,
                            const int64_t *w, const int64_t *r, double scale, void *lengths,
-                           void *cu_seqlens, void *scratch, size_t *scratch_bytes, void *stream) {
+                           void *cu_seqlens, void *stream) {
     call c(sizes, w, r, scale, lengths, cu_seqlens);
     const lnet_dilated_attention_args args = {c.q(out), c.lse(lse), c.q(q),
                                               c.k(k),   c.k(v),     c.dilation};
-    if (!scratch) return lnet_sm90_dilated_attention_scratch(&args, scratch_bytes);
-    return lnet_sm90_dilated_attention(&args, scratch, static_cast<lnet_stream *>(stream));
+    lnet_stream queue = {};
+    queue.handle = stream;
+    return lnet_sm90_dilated_attention(&args, &queue);
 }
 
 extern "C" int dev_backward(void *dq, void *dk, void *dv, void *dout, void *q, void *k, void *v,
                             void *out, void *lse, const int64_t *sizes, const int64_t *w,
                             const int64_t *r, double scale, void *lengths, void *cu_seqlens,
-                            void *scratch, size_t *scratch_bytes, void *stream) {
+                            void *stream) {
     call c(sizes, w, r, scale, lengths, cu_seqlens);
     const lnet_dilated_attention_backward_args args = {
         c.q(dq), c.k(dk), c.k(dv), c.q(dout), c.q(q), c.k(k), c.k(v), c.q(out), c.lse(lse),
         c.dilation};
-    if (!scratch) return lnet_sm90_dilated_attention_backward_scratch(&args, scratch_bytes);
-    return lnet_sm90_dilated_attention_backward(&args, scratch, static_cast<lnet_stream *>(stream));
+    lnet_stream queue = {};
+    queue.handle = stream;
+    return lnet_sm90_dilated_attention_backward(&args, &queue);
 }

@@ -7,7 +7,11 @@
 
 extern "C" int dev_forward(void *out, void *lse, void *q, void *k, void *v, const int64_t *sizes,
                            const int64_t *w, const int64_t *r, double scale, void *lengths,
-                           void *cu_seqlens, void *scratch, size_t *scratch_bytes, void *stream);
+                           void *cu_seqlens, void *stream);
+extern "C" int dev_backward(void *dq, void *dk, void *dv, void *dout, void *q, void *k, void *v,
+                            void *out, void *lse, const int64_t *sizes, const int64_t *w,
+                            const int64_t *r, double scale, void *lengths, void *cu_seqlens,
+                            void *stream);
 extern "C" const char *dev_message(void);
 
 static void *device(size_t bytes, bool random) {
@@ -24,25 +28,26 @@ static void run(int64_t b, int64_t n, int64_t h, int64_t d, std::vector<int64_t>
     const int64_t sizes[] = {b, n, h, h, d, (int64_t)w.size(), 0, causal, 0, 1, 0};
     const size_t bytes = b * n * h * d * 2;
     void *q = device(bytes, true), *k = device(bytes, true), *v = device(bytes, true);
-    void *out = nullptr, *lse = nullptr, *rows = nullptr, *scratch = nullptr;
+    void *out = device(bytes, false), *dout = device(bytes, true), *lse = nullptr;
+    void *dq = device(bytes, false), *dk = device(bytes, false), *dv = device(bytes, false);
+    void *rows = nullptr;
     std::vector<int64_t> host(b, n / 2 + 1);
-    size_t need = 0;
-    cudaMalloc(&out, bytes);
     cudaMalloc(&lse, b * h * n * 4);
     cudaMalloc(&rows, b * 8);
     cudaMemcpy(rows, host.data(), b * 8, cudaMemcpyDefault);
     void *use = lengths ? rows : nullptr;
-    int status = dev_forward(out, lse, q, k, v, sizes, w.data(), r.data(), 0.125, use, nullptr,
-                             nullptr, &need, nullptr);
-    cudaMalloc(&scratch, need);
-    cudaMemset(scratch, 0, need);
-    for (int i = 0; i < 2 && !status; i++)
+    int status = 0;
+    for (int i = 0; i < 2 && !status; i++) {
         status = dev_forward(out, lse, q, k, v, sizes, w.data(), r.data(), 0.125, use, nullptr,
-                             scratch, &need, nullptr);
+                             nullptr);
+        if (!status)
+            status = dev_backward(dq, dk, dv, dout, q, k, v, out, lse, sizes, w.data(), r.data(),
+                                  0.125, use, nullptr, nullptr);
+    }
     cudaError_t error = cudaDeviceSynchronize();
     printf("N %d D %d: %s %s\n", (int)n, (int)d, status ? dev_message() : "ok",
            cudaGetErrorString(error));
-    for (void *p : {q, k, v, out, lse, rows, scratch}) cudaFree(p);
+    for (void *p : {q, k, v, out, dout, dq, dk, dv, lse, rows}) cudaFree(p);
     if (status || error) exit(1);
 }
 

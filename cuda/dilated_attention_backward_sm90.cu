@@ -1,11 +1,11 @@
 /* Dilated attention, backward, on sm_90a: one pass for delta, then one launch for all levels.
  * Equations: csrc/ops/dilated_attention.h. */
-#include "dilated_attention_backward_consume.cuh"
-#include "dilated_attention_backward_plan.cuh"
-#include "dilated_attention_backward_round.cuh"
-#include "dilated_attention_backward_schedule.cuh"
+#include "cuda/dilated_attention_sm90_backward_consume.cuh"
+#include "cuda/dilated_attention_sm90_backward_plan.cuh"
+#include "cuda/dilated_attention_sm90_backward_round.cuh"
+#include "cuda/dilated_attention_sm90_backward_schedule.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* The loading warp: keys and values of the tiles in order, then their queries and dO. */
 template <int width> struct gradient_loader {
@@ -232,4 +232,4 @@ cudaError_t launch(const backward &p, int width, bool bfloat16, int processors,
     }
 }
 
-} // namespace dilated
+} // namespace dilated_sm90

@@ -1,11 +1,11 @@
 /* Dilated attention, forward, on sm_90a: one launch, no memory for partial results beyond a scratch
  * of some rows a block. Equations: csrc/ops/dilated_attention.h. */
-#include "dilated_attention_consume.cuh"
-#include "dilated_attention_plan.cuh"
+#include "cuda/dilated_attention_sm90_forward_consume.cuh"
+#include "cuda/dilated_attention_sm90_forward_plan.cuh"
 
 #include <type_traits>
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* The loading warp: queries, keys and values of the tiles, in order. */
 template <int width>
@@ -128,13 +128,6 @@ __global__ void __launch_bounds__(layout<width>::threads, 1)
             p, tiles, tables, sm90::shared_address(memory), barriers,
         };
         c.run();
-        /* the last block to finish leaves the counters as it found them */
-        sm90::named_barrier(1, S::warpgroups * 128);
-        if (threadIdx.x == 0) {
-            __threadfence();
-            if (atomicAdd(&p.counters[1], 1) == gridDim.x - 1)
-                for (int i = 0; i < 2 + p.slots * p.level_count; i++) p.counters[i] = 0;
-        }
     }
 }
 
@@ -183,4 +176,4 @@ cudaError_t launch(const forward &p, int width, bool bfloat16, int blocks, cudaS
     });
 }
 
-} // namespace dilated
+} // namespace dilated_sm90

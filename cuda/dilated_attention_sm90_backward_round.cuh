@@ -1,16 +1,16 @@
 /* The warps that round a group's finished sums into the gradients and leave zeros for the group that
  * has the place next. Sums pass through shared memory by bulk copies: two warps could not keep
  * enough loads in flight otherwise. */
-#ifndef LNET_DILATED_ATTENTION_BACKWARD_ROUND_CUH
-#define LNET_DILATED_ATTENTION_BACKWARD_ROUND_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_BACKWARD_ROUND_CUH
+#define LNET_DILATED_ATTENTION_SM90_BACKWARD_ROUND_CUH
 
-#include "dilated_attention_backward.cuh"
-#include "dilated_attention_rows.cuh"
-#include "dilated_attention_softmax.cuh"
-#include "dilated_attention_sync.cuh"
-#include "sm90.cuh"
+#include "cuda/dilated_attention_sm90_backward.cuh"
+#include "cuda/dilated_attention_sm90_rows.cuh"
+#include "cuda/dilated_attention_sm90_softmax.cuh"
+#include "cuda/dilated_attention_sm90_sync.cuh"
+#include "cuda/sm90.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* Sums hold 16 columns as 4 x (pair, pair 8 columns on): a thread of a product has such 4. */
 template <bool bfloat16>
@@ -216,6 +216,6 @@ template <int width, bool bfloat16> struct rounder {
     }
 };
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

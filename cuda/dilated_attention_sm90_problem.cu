@@ -1,12 +1,12 @@
 /* What both plans begin with: the levels and options of a call, and tensors as the copy engine
  * sees them. */
-#include "dilated_attention_problem.cuh"
+#include "cuda/dilated_attention_sm90_problem.cuh"
 
 #include <algorithm>
 #include <inttypes.h>
 #include <limits>
 
-namespace dilated {
+namespace dilated_sm90 {
 namespace {
 
 /* Levels sparsest first: order[i] is the caller's index. */
@@ -41,24 +41,9 @@ int processor_count() {
     return count;
 }
 
-lnet_status launched(const char *op, cudaError_t error) {
-    if (error == cudaSuccess) return LNET_OK;
-    return lnet_fail(error == cudaErrorMemoryAllocation ? LNET_MEMORY_ERROR : LNET_DEVICE_ERROR,
-                     "%s: launch: %s", op, cudaGetErrorString(error));
-}
-
-lnet_status read_problem(problem &p, const char *op, const lnet_dilation &dilation,
-                         const lnet_tensor &q, const lnet_tensor &k) {
+void read_problem(problem &p, const lnet_dilation &dilation, const lnet_tensor &q,
+                  const lnet_tensor &k) {
     const int64_t *shape = q.shape;
-    if (dilation.segment_lengths.count > MAX_LEVELS)
-        return lnet_fail(LNET_VALUE_ERROR, "%s: %" PRId64 " levels, expected at most %d on a GPU",
-                         op, dilation.segment_lengths.count, MAX_LEVELS);
-    if (shape[3] > 128)
-        return lnet_fail(LNET_SHAPE_ERROR, "%s: q: head dim %" PRId64 ", expected at most 128", op,
-                         shape[3]);
-    if (shape[1] > std::numeric_limits<int32_t>::max() / 2)
-        return lnet_fail(LNET_SHAPE_ERROR, "%s: q: %" PRId64 " rows, expected at most 2^30", op,
-                         shape[1]);
     p.batch = static_cast<int32_t>(shape[0]);
     p.rows = static_cast<int32_t>(shape[1]);
     p.heads = static_cast<int32_t>(shape[2]);
@@ -84,7 +69,6 @@ lnet_status read_problem(problem &p, const char *op, const lnet_dilation &dilati
         l.step = divisor_of(std::min(l.rate, p.rows));
         l.pad = static_cast<int32_t>(ceil_div(p.rows, l.step.value) * l.step.value - p.rows);
     }
-    return LNET_OK;
 }
 
 lnet_status find_encode(const char *op, encode_function *encode) {
@@ -125,4 +109,4 @@ lnet_status describe(const char *op, encode_function encode, CUtensorMap *map, c
     return LNET_OK;
 }
 
-} // namespace dilated
+} // namespace dilated_sm90

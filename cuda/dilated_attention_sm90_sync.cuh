@@ -1,11 +1,11 @@
 /* How the parts of a kernel hand things to each other: rings of buffers in shared memory, counters
  * in global memory. */
-#ifndef LNET_DILATED_ATTENTION_SYNC_CUH
-#define LNET_DILATED_ATTENTION_SYNC_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_SYNC_CUH
+#define LNET_DILATED_ATTENTION_SM90_SYNC_CUH
 
 #include <stdint.h>
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* How often a ring of `size` (a power of two) buffers has been used: which buffer is next, and the
  * parity of its barriers' phase. A reader waits for `parity`, a writer for the one before. */
@@ -38,6 +38,6 @@ __device__ __forceinline__ void raise_counter_relaxed(uint32_t *counter, uint32_
     asm volatile("red.relaxed.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(by) : "memory");
 }
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

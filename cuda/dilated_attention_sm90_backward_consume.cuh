@@ -1,17 +1,17 @@
 /* The consumer warpgroups of the backward kernel: 64 keys of a tile each. Scores are held
  * transposed, keys by queries, so that P^T and dS^T multiply dO and Q straight from registers;
  * dS^T goes through shared memory only for dQ, which sums over the keys of both warpgroups. */
-#ifndef LNET_DILATED_ATTENTION_BACKWARD_CONSUME_CUH
-#define LNET_DILATED_ATTENTION_BACKWARD_CONSUME_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_BACKWARD_CONSUME_CUH
+#define LNET_DILATED_ATTENTION_SM90_BACKWARD_CONSUME_CUH
 
-#include "dilated_attention_backward.cuh"
-#include "dilated_attention_softmax.cuh"
-#include "dilated_attention_store.cuh"
-#include "dilated_attention_sync.cuh"
-#include "sm90.cuh"
-#include "wgmma.cuh"
+#include "cuda/dilated_attention_sm90_backward.cuh"
+#include "cuda/dilated_attention_sm90_softmax.cuh"
+#include "cuda/dilated_attention_sm90_store.cuh"
+#include "cuda/dilated_attention_sm90_sync.cuh"
+#include "cuda/sm90.cuh"
+#include "cuda/wgmma.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 template <int width, bool bfloat16> struct gradient_consumer {
     using L = gradient_layout<width>;
@@ -361,6 +361,6 @@ template <int width, bool bfloat16> struct gradient_consumer {
     }
 };
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

@@ -1,18 +1,18 @@
 /* What the backward plan knows of the kernels. */
-#ifndef LNET_DILATED_ATTENTION_BACKWARD_PLAN_CUH
-#define LNET_DILATED_ATTENTION_BACKWARD_PLAN_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_BACKWARD_PLAN_CUH
+#define LNET_DILATED_ATTENTION_SM90_BACKWARD_PLAN_CUH
 
-#include "dilated_attention_backward.cuh"
+#include "cuda/dilated_attention_sm90_backward.cuh"
 
 #include <cuda_runtime.h>
 
-namespace dilated {
+namespace dilated_sm90 {
 
 int block_queries(int width); /* queries of a block */
 
 cudaError_t launch(const backward &p, int width, bool bfloat16, int processors,
                    cudaStream_t stream);
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

@@ -10,13 +10,13 @@
  * Blocks of threads take items in one order: step t holds level i of group t - i for all i, so
  * that what an item waits for, the level before of the same group, was taken nearly a whole step
  * earlier. Waiting cannot block: an item only waits for items taken before it. */
-#ifndef LNET_DILATED_ATTENTION_CUH
-#define LNET_DILATED_ATTENTION_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_FORWARD_CUH
+#define LNET_DILATED_ATTENTION_SM90_FORWARD_CUH
 
 #include <cuda.h>
 #include <stdint.h>
 
-namespace dilated {
+namespace dilated_sm90 {
 
 enum { MAX_LEVELS = 16, WARPGROUP_ROWS = 64 };
 
@@ -56,7 +56,7 @@ struct problem {
     int32_t groups, row_groups, head_groups; /* all; in a batch item, along rows and heads */
     int32_t item_count;
     int32_t slots;      /* groups that the scratch holds */
-    uint32_t *counters; /* items taken, blocks done, then what is done of groups */
+    uint32_t *counters; /* zero at the launch */
 };
 
 struct forward : problem {
@@ -67,7 +67,7 @@ struct forward : problem {
     void *out;           /* (B, N, H, D) */
     float *lse;          /* (B, H, N) */
     float *state;        /* (slots, group_heads, slot_rows, padded D + 4) */
-    /* counters: warps that finished an item (slots, levels), zero between launches */
+    /* counters: items taken, nothing, then warps that finished an item (slots, levels) */
 };
 
 /* One tile, as the scheduling warp describes it to the others. */
@@ -129,6 +129,6 @@ template <int width> struct layout {
     };
 };
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

@@ -1,16 +1,17 @@
 /* Host side of dilated attention forward on sm_90a: cuts the work into items, describes q, k and v
  * to the copy engine, and launches. */
-#include "dilated_attention_plan.cuh"
-#include "dilated_attention_problem.cuh"
-#include "dilated_attention_sm90.h"
+#include "cuda/dilated_attention_sm90_forward_plan.cuh"
+#include "cuda/dilated_attention_sm90_problem.cuh"
+#include "cuda/dilated_attention_sm90.cuh"
 
 #include <algorithm>
 #include <cmath>
 #include <inttypes.h>
 #include <limits>
+#include <stdlib.h>
 #include <string.h>
 
-namespace dilated {
+namespace dilated_sm90 {
 namespace {
 
 const char OP[] = "dilated_attention";
@@ -70,21 +71,20 @@ int blocks_of(const forward &p, int processors) {
     return std::min(processors, p.item_count);
 }
 
-/* The same for all calls: what one call left as scratch is no counter of the next. */
-const size_t COUNTER_BYTES = 2048;
+const int64_t COUNTER_BYTES = 2048;
 static_assert((2 + (MAX_LEVELS + 1) * MAX_LEVELS) * sizeof(uint32_t) <= COUNTER_BYTES,
               "counters of all slots and levels");
 
-size_t scratch_bytes(const forward &p) {
-    return COUNTER_BYTES + static_cast<size_t>(p.slots) * p.group_heads * p.slot_rows *
-                               state_stride(padded_width(p.width)) * sizeof(float);
+int64_t scratch_bytes(const forward &p) {
+    return COUNTER_BYTES + static_cast<int64_t>(p.slots) * p.group_heads * p.slot_rows *
+                               state_stride(padded_width(p.width)) *
+                               static_cast<int64_t>(sizeof(float));
 }
 
 lnet_status make_plan(forward &p, const struct lnet_dilated_attention_args &args, int processors) {
-    lnet_status status;
     int64_t groups, items;
     memset(&p, 0, sizeof p);
-    LNET_TRY(read_problem(p, OP, args.dilation, *args.q, *args.k));
+    read_problem(p, args.dilation, *args.q, *args.k);
     p.uncovered = p.levels[p.level_count - 1].rate > 1 || p.lengths != nullptr;
     cut_groups(p, processors);
     groups = static_cast<int64_t>(p.batch) * p.row_groups * p.head_groups;
@@ -95,36 +95,42 @@ lnet_status make_plan(forward &p, const struct lnet_dilated_attention_args &args
     p.groups = static_cast<int32_t>(groups);
     p.item_count = static_cast<int32_t>(items);
     p.slots = static_cast<int32_t>(std::min<int64_t>(p.level_count + 1, groups));
-fail:
-    return status;
+    return LNET_OK;
 }
 
 } // namespace
-} // namespace dilated
+} // namespace dilated_sm90
 
-using namespace dilated;
+using namespace dilated_sm90;
 
-lnet_status lnet_sm90_dilated_attention_scratch(const struct lnet_dilated_attention_args *args,
-                                                size_t *bytes) {
+lnet_status lnet_sm90_serves(bool *serves, const lnet_tensor *q, const lnet_dilation *dilation,
+                             const lnet_stream *stream) {
+    const char *kernels = getenv("LONGNET_CUDA_KERNELS");
+    int major = 0;
     lnet_status status;
-    forward p;
-    const int processors = processor_count();
-    LNET_TRY(make_plan(p, *args, processors));
-    *bytes = scratch_bytes(p);
+    if (kernels == nullptr || *kernels == 0) kernels = "sm90";
+    if (strcmp(kernels, "sm80") != 0 && strcmp(kernels, "sm90") != 0)
+        return lnet_fail(LNET_VALUE_ERROR, "LONGNET_CUDA_KERNELS=%.40s, expected sm80 or sm90",
+                         kernels);
+    LNET_CUDA_TRY(
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, stream->device));
+    *serves = major == 9 && strcmp(kernels, "sm90") == 0 && q->dtype != LNET_FLOAT32 &&
+              q->shape[3] <= 128 && q->shape[1] < 1 << 30 &&
+              dilation->segment_lengths.count <= MAX_LEVELS && dilation->dropout == 0;
 fail:
     return status;
 }
 
 lnet_status lnet_sm90_dilated_attention(const struct lnet_dilated_attention_args *args,
-                                        void *scratch, lnet_stream *stream) {
+                                        lnet_stream *stream) {
     lnet_status status;
     forward p;
     encode_function encode = nullptr;
+    void *scratch = nullptr;
+    int64_t bytes = 0;
     const int processors = processor_count();
     const lnet_tensor &q = *args->q;
-    const bool bfloat16 = q.dtype == LNET_BFLOAT16;
-    const int keys = block_keys(padded_width(q.shape[3]));
-    if (q.shape[0] == 0 || q.shape[1] == 0) return LNET_OK;
+    const int width = padded_width(q.shape[3]), keys = block_keys(width);
     LNET_TRY(make_plan(p, *args, processors));
     LNET_TRY(find_encode(OP, &encode));
     for (int i = 0; i < p.level_count; i++) {
@@ -133,12 +139,18 @@ lnet_status lnet_sm90_dilated_attention(const struct lnet_dilated_attention_args
         LNET_TRY(describe(OP, encode, &l.k, *args->k, l, keys));
         LNET_TRY(describe(OP, encode, &l.v, *args->v, l, keys));
     }
+    bytes = scratch_bytes(p);
+    LNET_TRY(lnet_cuda_host->alloc(&scratch, bytes, stream));
+    LNET_CUDA_TRY(cudaMemsetAsync(scratch, 0, COUNTER_BYTES, lnet_cuda_stream(stream)));
     p.out = args->out->data;
     p.lse = static_cast<float *>(args->lse->data);
     p.counters = static_cast<uint32_t *>(scratch);
     p.state = reinterpret_cast<float *>(static_cast<char *>(scratch) + COUNTER_BYTES);
-    LNET_TRY(launched(OP, launch(p, padded_width(p.width), bfloat16, blocks_of(p, processors),
-                                 reinterpret_cast<cudaStream_t>(stream))));
+    LNET_TRY(lnet_cuda_check(launch(p, width, q.dtype == LNET_BFLOAT16, blocks_of(p, processors),
+                                    lnet_cuda_stream(stream)),
+                             "dilated_attention: attend"));
+    status = mark_impossible(p, &args->out, 1, args->lse, lnet_cuda_stream(stream));
 fail:
+    if (scratch != nullptr) lnet_cuda_host->free(scratch, bytes, stream);
     return status;
 }

@@ -5,15 +5,15 @@
  * row begins with the score of one key, a block of scores is first tried with the m at hand
  * (`try_block`: no maximum, no rescaling, no exchange between threads), and only when a sum shows
  * that m is too low is the block done again with a new maximum (`block`). */
-#ifndef LNET_DILATED_ATTENTION_SOFTMAX_CUH
-#define LNET_DILATED_ATTENTION_SOFTMAX_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_SOFTMAX_CUH
+#define LNET_DILATED_ATTENTION_SM90_SOFTMAX_CUH
 
-#include "sm90.cuh"
+#include "cuda/sm90.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-namespace dilated {
+namespace dilated_sm90 {
 
 struct row_pair {
     float m[2], l[2]; /* l: this thread's share of the row's sum */
@@ -104,6 +104,6 @@ __device__ __forceinline__ void block(float (&s)[count], row_pair &rows, float (
     }
 }
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

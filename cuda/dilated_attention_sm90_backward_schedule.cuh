@@ -1,13 +1,13 @@
 /* The scheduling warp of the backward kernel. */
-#ifndef LNET_DILATED_ATTENTION_BACKWARD_SCHEDULE_CUH
-#define LNET_DILATED_ATTENTION_BACKWARD_SCHEDULE_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_BACKWARD_SCHEDULE_CUH
+#define LNET_DILATED_ATTENTION_SM90_BACKWARD_SCHEDULE_CUH
 
-#include "dilated_attention_backward.cuh"
-#include "dilated_attention_rows.cuh"
-#include "dilated_attention_sync.cuh"
-#include "sm90.cuh"
+#include "cuda/dilated_attention_sm90_backward.cuh"
+#include "cuda/dilated_attention_sm90_rows.cuh"
+#include "cuda/dilated_attention_sm90_sync.cuh"
+#include "cuda/sm90.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* A step is the sparser levels of a group, then the densest of the group before: what those left
  * for its keys is there by then. False where there is no such item. */
@@ -128,6 +128,6 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
     push(end);
 }
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

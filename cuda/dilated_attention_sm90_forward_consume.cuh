@@ -2,16 +2,16 @@
  *
  * Blocks of keys are visited from the last, which may be masked, to the first. While the scores of
  * one block become probabilities, the product of the block before with its values runs. */
-#ifndef LNET_DILATED_ATTENTION_CONSUME_CUH
-#define LNET_DILATED_ATTENTION_CONSUME_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_FORWARD_CONSUME_CUH
+#define LNET_DILATED_ATTENTION_SM90_FORWARD_CONSUME_CUH
 
-#include "dilated_attention.cuh"
-#include "dilated_attention_schedule.cuh"
-#include "dilated_attention_softmax.cuh"
-#include "dilated_attention_store.cuh"
-#include "wgmma.cuh"
+#include "cuda/dilated_attention_sm90_forward.cuh"
+#include "cuda/dilated_attention_sm90_forward_schedule.cuh"
+#include "cuda/dilated_attention_sm90_softmax.cuh"
+#include "cuda/dilated_attention_sm90_store.cuh"
+#include "cuda/wgmma.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* A number that is the same in all threads, so that the compiler knows. */
 __device__ __forceinline__ int uniform(int x) {
@@ -318,6 +318,6 @@ template <int width, bool bfloat16> struct consumer {
     }
 };
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

@@ -1,10 +1,10 @@
 /* Which rows take part: sequences, segments and the runs that an item's range holds. */
-#ifndef LNET_DILATED_ATTENTION_ROWS_CUH
-#define LNET_DILATED_ATTENTION_ROWS_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_ROWS_CUH
+#define LNET_DILATED_ATTENTION_SM90_ROWS_CUH
 
-#include "dilated_attention.cuh"
+#include "cuda/dilated_attention_sm90_forward.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 __device__ __forceinline__ uint32_t quotient(uint32_t n, const divisor &d) {
     return static_cast<uint32_t>(static_cast<uint64_t>(n) * d.multiplier >> d.shift);
@@ -44,11 +44,19 @@ __device__ __forceinline__ int head_offset(const problem &p, int head, const lev
                              : head % l.rate;
 }
 
+/* Inside the batch item whatever the numbers are. */
 __device__ __forceinline__ sequence sequence_at(const problem &p, int batch, int document) {
-    if (p.documents)
-        return {static_cast<int>(p.cu_seqlens[document]),
-                static_cast<int>(p.cu_seqlens[document + 1])};
-    return {0, p.lengths ? static_cast<int>(p.lengths[batch]) : p.rows};
+    int64_t begin = 0, end = p.rows;
+    if (p.documents) {
+        begin = document < p.documents ? p.cu_seqlens[document] : p.rows;
+        end = document < p.documents ? p.cu_seqlens[document + 1] : p.rows;
+    } else if (p.lengths) {
+        end = p.lengths[batch];
+    }
+    sequence q;
+    q.begin = static_cast<int>(max(int64_t{0}, min(begin, static_cast<int64_t>(p.rows))));
+    q.end = static_cast<int>(max(static_cast<int64_t>(q.begin), min(end, static_cast<int64_t>(p.rows))));
+    return q;
 }
 
 /* Whether a row takes part on a level where the head's offset is s. */
@@ -90,6 +98,7 @@ __device__ __forceinline__ void for_each_run(const problem &p, const item &x, F 
     for (int begin = x.begin; begin < x.end;) {
         const sequence q = sequence_at(p, x.batch, document++);
         const int end = min(x.end, q.end);
+        begin = max(begin, q.begin);
         const int width = min(static_cast<int>(l.segment.value), q.end - q.begin);
         for (int row = begin; row < end;) {
             int segment = q.begin;
@@ -117,6 +126,6 @@ __device__ __forceinline__ void for_each_run(const problem &p, const item &x, F 
     }
 }
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

@@ -1,8 +1,8 @@
 /* Host side of dilated attention backward on sm_90a: cuts the work into groups and items, describes
  * the tensors to the copy engine, and launches. */
-#include "dilated_attention_backward_plan.cuh"
-#include "dilated_attention_problem.cuh"
-#include "dilated_attention_sm90.h"
+#include "cuda/dilated_attention_sm90_backward_plan.cuh"
+#include "cuda/dilated_attention_sm90_problem.cuh"
+#include "cuda/dilated_attention_sm90.cuh"
 
 #include <algorithm>
 #include <inttypes.h>
@@ -10,7 +10,7 @@
 #include <numeric>
 #include <string.h>
 
-namespace dilated {
+namespace dilated_sm90 {
 namespace {
 
 const char OP[] = "dilated_attention_backward";
@@ -87,10 +87,9 @@ int64_t scratch_bytes(const backward &p) {
 
 lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_args &args,
                       int processors) {
-    lnet_status status;
     int64_t groups, items;
     memset(&p, 0, sizeof p);
-    LNET_TRY(read_problem(p, OP, args.dilation, *args.q, *args.k));
+    read_problem(p, args.dilation, *args.q, *args.k);
     p.uncovered = p.levels[p.level_count - 1].rate > 1 || p.lengths != nullptr;
     p.direct = p.heads == p.kv_heads;
     cut_groups(p, processors);
@@ -102,8 +101,7 @@ lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_
     p.groups = static_cast<int32_t>(groups);
     p.item_count = static_cast<int32_t>((groups + 1) * p.group_items);
     p.slots = static_cast<int32_t>(std::min<int64_t>(MOST_SLOTS, groups));
-fail:
-    return status;
+    return LNET_OK;
 }
 
 /* A group's rows on a level: 16 rows of 32 columns of dQ are added at once. */
@@ -129,34 +127,35 @@ lnet_status describe_sums(encode_function encode, level &l, const backward &p, i
 }
 
 } // namespace
-} // namespace dilated
+} // namespace dilated_sm90
 
-using namespace dilated;
+using namespace dilated_sm90;
 
-lnet_status
-lnet_sm90_dilated_attention_backward_scratch(const struct lnet_dilated_attention_backward_args *args,
-                                             size_t *bytes) {
-    lnet_status status;
-    backward p;
-    LNET_TRY(make_plan(p, *args, processor_count()));
-    *bytes = static_cast<size_t>(scratch_bytes(p));
-fail:
+lnet_status lnet_sm90_serves_backward(bool *serves, const lnet_tensor *q,
+                                      const lnet_dilation *dilation, const lnet_stream *stream) {
+    lnet_status status = lnet_sm90_serves(serves, q, dilation, stream);
+    *serves = *serves && !dilation->detached && !dilation->deterministic;
     return status;
 }
 
 lnet_status
 lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backward_args *args,
-                                     void *scratch, lnet_stream *stream) {
+                                     lnet_stream *stream) {
     lnet_status status;
     backward p;
     encode_function encode = nullptr;
+    void *scratch = nullptr;
+    int64_t bytes = 0;
     const int processors = processor_count();
     const lnet_tensor &q = *args->q;
     const int width = padded_width(q.shape[3]), queries = block_queries(width);
-    cudaStream_t cuda_stream = reinterpret_cast<cudaStream_t>(stream);
-    if (q.shape[0] == 0 || q.shape[1] == 0) return LNET_OK;
+    lnet_tensor *const gradients[] = {args->dq, args->dk, args->dv};
     LNET_TRY(make_plan(p, *args, processors));
     LNET_TRY(find_encode(OP, &encode));
+    bytes = scratch_bytes(p);
+    LNET_TRY(lnet_cuda_host->alloc(&scratch, bytes, stream));
+    LNET_CUDA_TRY(cudaMemsetAsync(scratch, 0, static_cast<size_t>(zero_bytes(p)),
+                                  lnet_cuda_stream(stream)));
     p.counters = static_cast<uint32_t *>(scratch);
     p.sums = reinterpret_cast<float *>(static_cast<char *>(scratch) + COUNTER_BYTES);
     p.stats = reinterpret_cast<float2 *>(static_cast<char *>(scratch) + zero_bytes(p));
@@ -166,9 +165,8 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
         LNET_TRY(describe(OP, encode, &l.dout, *args->dout, l, queries));
         LNET_TRY(describe(OP, encode, &l.k, *args->k, l, KEY_TILE));
         LNET_TRY(describe(OP, encode, &l.v, *args->v, l, KEY_TILE));
+        LNET_TRY(describe_sums(encode, l, p, width));
     }
-    for (int i = 0; i < p.level_count; i++)
-        LNET_TRY(describe_sums(encode, p.levels[i], p, width));
     p.gradient_scale = static_cast<float>(args->dilation.scale);
     p.out = args->out->data;
     p.dout = args->dout->data;
@@ -176,10 +174,11 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
     p.dq = args->dq->data;
     p.dk = args->dk->data;
     p.dv = args->dv->data;
-    LNET_TRY(launched(OP, cudaMemsetAsync(scratch, 0, static_cast<size_t>(zero_bytes(p)),
-                                          cuda_stream)));
-    LNET_TRY(launched(OP, launch(p, width, q.dtype == LNET_BFLOAT16,
-                                 std::min(processors, p.item_count), cuda_stream)));
+    LNET_TRY(lnet_cuda_check(launch(p, width, q.dtype == LNET_BFLOAT16,
+                                    std::min(processors, p.item_count), lnet_cuda_stream(stream)),
+                             "dilated_attention_backward: differentiate"));
+    status = mark_impossible(p, gradients, 3, nullptr, lnet_cuda_stream(stream));
 fail:
+    if (scratch != nullptr) lnet_cuda_host->free(scratch, bytes, stream);
     return status;
 }

@@ -1,10 +1,10 @@
 /* From accumulators of products to rows of 16-bit numbers. */
-#ifndef LNET_DILATED_ATTENTION_STORE_CUH
-#define LNET_DILATED_ATTENTION_STORE_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_STORE_CUH
+#define LNET_DILATED_ATTENTION_SM90_STORE_CUH
 
-#include "dilated_attention_softmax.cuh"
+#include "cuda/dilated_attention_sm90_softmax.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* One row of accumulators as 16-byte pieces: of four neighbouring pieces, each thread of a quad gets one. */
 template <int width, bool bfloat16>
@@ -32,6 +32,6 @@ __device__ __forceinline__ void store_row(const float (&o)[width / 2], int r, fl
     }
 }
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

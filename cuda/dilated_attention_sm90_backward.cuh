@@ -9,12 +9,12 @@
  * warps that have nothing else to do round the rest, while it is in the cache. Both leave zeros for
  * the group that has the place next. All work is taken in order, and waits only for work taken before it: tiles for the
  * rounding of earlier groups, the rounding for the tiles of its own group. */
-#ifndef LNET_DILATED_ATTENTION_BACKWARD_CUH
-#define LNET_DILATED_ATTENTION_BACKWARD_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_BACKWARD_CUH
+#define LNET_DILATED_ATTENTION_SM90_BACKWARD_CUH
 
-#include "dilated_attention.cuh"
+#include "cuda/dilated_attention_sm90_forward.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 enum { KEY_TILE = 128, GRADIENT_WARPS = 8, ROUNDING_ROWS = 128 };
 
@@ -130,6 +130,6 @@ template <int width> struct gradient_layout {
     static_assert(bytes <= 227 * 1024, "shared memory of a block");
 };
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif

@@ -1,13 +1,13 @@
 /* The scheduling warp: takes items, waits for what they need, and describes their tiles and rows to
  * the loading warp and the consumers. */
-#ifndef LNET_DILATED_ATTENTION_SCHEDULE_CUH
-#define LNET_DILATED_ATTENTION_SCHEDULE_CUH
+#ifndef LNET_DILATED_ATTENTION_SM90_FORWARD_SCHEDULE_CUH
+#define LNET_DILATED_ATTENTION_SM90_FORWARD_SCHEDULE_CUH
 
-#include "dilated_attention_rows.cuh"
-#include "dilated_attention_sync.cuh"
-#include "sm90.cuh"
+#include "cuda/dilated_attention_sm90_rows.cuh"
+#include "cuda/dilated_attention_sm90_sync.cuh"
+#include "cuda/sm90.cuh"
 
-namespace dilated {
+namespace dilated_sm90 {
 
 /* False where the step has no such item. Items that share keys come one after the other, and those
  * that see most of them first. */
@@ -182,6 +182,6 @@ __device__ __forceinline__ void write_uncovered(const forward &p, int warp, int 
     }
 }
 
-} // namespace dilated
+} // namespace dilated_sm90
 
 #endif
