@@ -26,6 +26,8 @@ class Op:
 class Tensor:
     def __new__(cls, object: Any) -> Tensor: ...
     @classmethod
+    def borrow(cls, object: Any, /) -> Tensor: ...
+    @classmethod
     def empty(
         cls,
         shape: int | Sequence[int],
@@ -109,6 +111,7 @@ class DilatedAttention:
         zero_keys: bool = False,
         scale: float | None = None,
         dropout: float = 0.0,
+        deterministic: bool = False,
     ) -> DilatedAttention: ...
     def forward(
         self,
@@ -149,3 +152,5 @@ class DilatedAttention:
     def scale(self) -> float | None: ...
     @property
     def dropout(self) -> float: ...
+    @property
+    def deterministic(self) -> bool: ...

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from longnet import _core
+from longnet.arguments import integer
 from longnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,11 +54,14 @@ class DilatedAttention(_core.DilatedAttention):
     dropout : float
         The chance, in [0, 1), that a probability is dropped; the others are divided by
         ``1 - dropout``.
+    deterministic : bool
+        Whether gradients have the same bits every time on a GPU, which takes longer there. They
+        have on a CPU, and outputs have everywhere.
 
     Attributes
     ----------
     segment_lengths, dilation_rates : tuple of int
-    causal, zero_keys : bool
+    causal, zero_keys, deterministic : bool
     offsets, gradient : str
     scale : float or None
     dropout : float
@@ -97,9 +100,8 @@ class DilatedAttention(_core.DilatedAttention):
         ConfigError
             If N or head is negative, head is not below `heads`, or `heads` is needed and not given.
         """
-        N, head = index(N), index(head)
-        if N < 0:
-            raise ConfigError(f"N: {N}, expected 0 or more")
+        N, head = _at_least("N", N, 0), integer("head", head)
+        heads = None if heads is None else integer("heads", heads)
         if head < 0 or (heads is not None and head >= heads):
             expected = "0 or more" if heads is None else f"0 to {heads - 1}"
             raise ConfigError(f"head: {head}, expected {expected}")
@@ -129,7 +131,13 @@ class DilatedAttention(_core.DilatedAttention):
         -------
         int
             The sum of `visible` over rows, keys and heads, without making it.
+
+        Raises
+        ------
+        ConfigError
+            If N is negative, or there is no head.
         """
+        N, heads = _at_least("N", N, 0), _at_least("heads", heads, 1)
         total = 0
         for w, r in zip(self.segment_lengths, self.dilation_rates, strict=True):
             whole, rest = divmod(N, w)
@@ -172,11 +180,12 @@ class DilatedAttention(_core.DilatedAttention):
         Raises
         ------
         ConfigError
-            As `visible` does.
+            As `visible` does, and if N is 0.
         ImportError
             If matplotlib is not installed.
         """
         count = self.visible(N, head, heads=heads)
+        N = _at_least("N", N, 1)
         try:
             import matplotlib.pyplot as plt
             from matplotlib.collections import LineCollection
@@ -212,3 +221,10 @@ class DilatedAttention(_core.DilatedAttention):
         for spine in ax.spines.values():
             spine.set_visible(False)
         return ax
+
+
+def _at_least(name: str, value: object, least: int) -> int:
+    found = integer(name, value)
+    if found < least:
+        raise ConfigError(f"{name}: {found}, expected {least} or more")
+    return found

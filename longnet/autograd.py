@@ -96,35 +96,37 @@ class Variable:
         """Return the one element as a Python number."""
         return self.data.item()
 
-    def backward(self, gradient: Tensor | None = None) -> None:
+    def backward(self, gradient: Tensor | float = 1.0) -> None:
         """Add the gradient of this variable to `grad` of all leaves it was computed from.
 
         The records are dropped on the way: another call needs another forward pass.
 
         Parameters
         ----------
-        gradient : Tensor, optional
-            Of what is differentiated with respect to this variable, of its shape and dtype; 1 by
-            default, which needs a variable of one element.
+        gradient : Tensor or float
+            Of what is differentiated with respect to this variable, of its shape and dtype; a
+            number needs a variable of one element.
 
         Raises
         ------
         LongNetError
             Nothing was recorded, or the records were dropped by an earlier call.
         ShapeError
-            `gradient` has another shape, or is missing.
+            `gradient` has another shape.
         """
         if not self.requires_grad:
             raise LongNetError(
                 "backward: the variable requires no gradient, expected one that was computed "
                 "outside no_grad() from variables that do"
             )
-        if gradient is None:
+        if isinstance(gradient, int | float):
             if self.data.size != 1:
                 raise ShapeError(f"backward: shape {self.shape} and no gradient, expected one")
-            gradient = Tensor.empty(self.shape, self.dtype, self.data.device)
-            ops.fill(gradient, 1.0)
-        elif gradient.shape != self.shape:
+            value, gradient = gradient, Tensor.empty(self.shape, self.dtype, self.data.device)
+            ops.fill(gradient, value)
+        elif not isinstance(gradient, Tensor):
+            gradient = Tensor(gradient)
+        if gradient.shape != self.shape:
             raise ShapeError(f"backward: gradient of shape {gradient.shape}, expected {self.shape}")
         if self._node is None:
             self._accumulate(gradient, owned=False)

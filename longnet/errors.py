@@ -35,3 +35,7 @@ class CheckpointError(LongNetError, ValueError):
 
 class DataError(LongNetError, ValueError):
     """Training or evaluation data cannot be read or does not fit the request."""
+
+
+class DivergenceError(LongNetError, ArithmeticError):
+    """The loss, the gradients or the weights of a training step are not finite."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from longnet import functional as F
+from longnet.arguments import integer, number
 from longnet.autograd import Variable, no_grad
 from longnet.errors import ConfigError, DataError
 
@@ -61,8 +62,14 @@ def generate(
         not finite.
     ConfigError
         A number is outside its range.
+    TypeError
+        A number is none.
     """
     prompt = _checked_prompt(prompt_tokens)
+    max_new_tokens, seed = integer("max_new_tokens", max_new_tokens), integer("seed", seed)
+    temperature, top_p = number("temperature", temperature), number("top_p", top_p)
+    top_k = None if top_k is None else integer("top_k", top_k)
+    stop_token = None if stop_token is None else integer("stop_token", stop_token)
     _require("max_new_tokens", max_new_tokens, max_new_tokens >= 0, "at least 0")
     _require("temperature", temperature, 0 <= temperature < np.inf, "a finite value of at least 0")
     _require("top_k", top_k, top_k is None or top_k >= 1, "at least 1, or None")

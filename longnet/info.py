@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import longnet
-from longnet import _core
+from longnet import _core, blas
 
 _PACKAGES = ("numpy", "ml-dtypes", "safetensors", "tokenizers")
 
@@ -24,7 +24,7 @@ def collect() -> dict[str, Any]:
     dict
         Strings, numbers, booleans and dictionaries of them; None for what is not there or unknown.
     """
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    library = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "longnet": longnet.__version__,
         "python": platform.python_version(),
@@ -35,25 +35,34 @@ def collect() -> dict[str, Any]:
             "threads": _core.num_threads(),
             "usable_processors": _usable_processors(),
         },
-        "blas": {"name": blas.get("name"), "version": blas.get("version")},
+        "blas": {
+            "name": library.get("name"),
+            "version": library.get("version"),
+            "threads": blas.num_threads(),
+        },
         "gpu": _gpu(),
     }
 
 
 def describe(info: dict[str, Any]) -> str:
     """What `collect` gives, as lines for people."""
-    cpu, blas, gpu = info["cpu"], info["blas"], info["gpu"]
+    cpu, gpu = info["cpu"], info["gpu"]
     rows = {
         "longnet": info["longnet"],
         "python": f"{info['python']}, {info['platform']}",
         **{name: found or "not installed" for name, found in info["packages"].items()},
         "cpu": f"{cpu['instruction_set']} kernels, {cpu['threads']} threads on "
         f"{cpu['usable_processors']} processors",
-        "blas": " ".join(filter(None, (blas["name"], blas["version"]))) or "unknown",
+        "blas": _describe_blas(**info["blas"]),
         "gpu": ", ".join(gpu["devices"]) if gpu["used"] else f"not used: {gpu['reason']}",
     }
     width = max(map(len, rows)) + 2
     return "\n".join(f"{name:<{width}}{text}" for name, text in rows.items())
+
+
+def _describe_blas(name: str | None, version: str | None, threads: int | None) -> str:
+    text = " ".join(filter(None, (name, version))) or "unknown"
+    return text if threads is None else f"{text}, {threads} threads"
 
 
 def _gpu() -> dict[str, Any]:

@@ -11,9 +11,11 @@ import numpy as np
 from longnet import functional as F
 from longnet import mixers
 from longnet._core import Tensor
+from longnet.arguments import integer
 from longnet.autograd import Variable, checkpoint
 from longnet.config import Config
-from longnet.errors import DTypeError, ShapeError
+from longnet.errors import ConfigError, DTypeError, ShapeError
+from longnet.functional.buffers import as_tensor
 from longnet.nn import (
     Dropout,
     Embedding,
@@ -108,6 +110,9 @@ class LongNet(Module):
     def __init__(
         self, config: Config, seed: int = 0, *, dtype: str = "float32", device: str = "cpu"
     ) -> None:
+        if not isinstance(config, Config):
+            raise ConfigError(f"config: found {type(config).__name__}, expected longnet.Config")
+        seed = integer("seed", seed)
         if dtype not in ("float32", "bfloat16", "float16"):
             raise DTypeError(f"dtype: found {dtype!r}, expected float32, bfloat16 or float16")
         self.config = config
@@ -140,6 +145,7 @@ class LongNet(Module):
         -------
         Variable (B, N, E)
         """
+        tokens = as_tensor(tokens)
         if len(tokens.shape) != 2 or 0 in tokens.shape:
             raise ShapeError(f"tokens: found shape {tokens.shape}, expected (B, N), not empty")
         x = self.dropout(self.embedding(tokens))
@@ -202,7 +208,8 @@ class LongNet(Module):
         DataError
             No token counts.
         """
-        if tuple(targets.shape) != tuple(tokens.shape):
+        tokens, targets = as_tensor(tokens), as_tensor(targets)
+        if targets.shape != tokens.shape:
             raise ShapeError(f"targets: found shape {targets.shape}, expected {tokens.shape}")
         if lengths is not None:
             past = np.arange(tokens.shape[1]) >= np.asarray(lengths)[:, None]

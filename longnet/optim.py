@@ -146,7 +146,7 @@ class AdamW:
         Raises
         ------
         CheckpointError
-            A name is missing or unknown, or a shape or dtype is another.
+            A name is missing or unknown, a shape or dtype is another, or a value cannot be.
         """
         moments = self._named_moments()
         for name in (*moments, "steps"):
@@ -174,3 +174,8 @@ def _check(name: str, found: object, shape: tuple[int, ...]) -> None:
         raise CheckpointError(
             f"optimizer: {name}: found {found.dtype} {found.shape}, expected float32 {shape}"
         )
+    # In float64 a sum of finite float32 numbers is finite.
+    if not math.isfinite(found.sum(dtype=np.float64)):
+        raise CheckpointError(f"optimizer: {name}: found NaN or infinity, expected finite numbers")
+    if name.endswith(".v") and found.size and found.min() < 0:
+        raise CheckpointError(f"optimizer: {name}: found {found.min()}, expected at least 0")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import blake2b
 
+from longnet.arguments import integer
 from longnet.errors import CheckpointError
 
 
@@ -29,8 +30,8 @@ class RandomState:
     """
 
     def __init__(self, seed: int = 0, drawn: int = 0) -> None:
-        self.seed = seed
-        self.drawn = drawn
+        self.seed = integer("seed", seed)
+        self.drawn = integer("drawn", drawn)
 
     def next_seed(self) -> int:
         """Take the next seed, 0 .. 2^64 - 1."""

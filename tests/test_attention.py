@@ -51,6 +51,16 @@ def test_bad_arguments(arguments, options, message):
         assert str(raised.value) == message
 
 
+def test_numbers_that_leave_nothing_to_count_or_draw(plt):
+    attention = longnet.DilatedAttention([8], [2])
+    with pytest.raises(longnet.ConfigError, match="N: -5, expected 0 or more"):
+        attention.pairs(-5, 4)
+    with pytest.raises(longnet.ConfigError, match="heads: 0, expected 1 or more"):
+        attention.pairs(5, 0)
+    with pytest.raises(longnet.ConfigError, match="N: 0, expected 1 or more"):
+        attention.plot(0)
+
+
 @pytest.fixture
 def plt():
     matplotlib = pytest.importorskip("matplotlib")

@@ -123,6 +123,16 @@ def test_a_reader_that_goes_away(python):
     assert result.stdout.strip() == "1 longnet: error: Broken pipe"
 
 
+def test_no_standard_output_at_all(python):
+    code = (
+        "import os, subprocess, sys; "
+        "p = subprocess.run([sys.executable, '-P', '-m', 'longnet', 'info'],"
+        " preexec_fn=lambda: os.close(1), stderr=subprocess.PIPE, text=True); "
+        "print(p.returncode, p.stderr)"
+    )
+    assert python("-c", code).stdout.strip() == "0"
+
+
 def test_the_command_is_quick_and_light(python):
     """What only training needs is not imported for anything else."""
     heavy = "matplotlib", "tqdm", "tokenizers", "longnet.model", "longnet.train", "longnet.data"

@@ -104,6 +104,8 @@ def test_a_run_that_does_not_start_leaves_no_folder(folder, capsys):
     [
         (["--set", "train.stpes=3"], 2, "train.stpes: unknown key, did you mean steps?"),
         (["--set", "train.steps=many"], 2, "train.steps: found 'many', expected an int"),
+        (["--preset", ""], 2, "preset '': unknown key"),
+        (["--config", ""], 2, "file name"),
         (["--preset", "demmo"], 2, "unknown key, did you mean demo?"),
         (["--config", "nowhere.toml"], 2, "nowhere.toml: cannot be read"),
         (["--resume", "nowhere"], 1, "nowhere: found no checkpoint"),
@@ -136,6 +138,16 @@ def test_no_space_is_one_line_and_keeps_the_older_checkpoint(folder, capsys, mon
     assert len(lines) == 1
     assert "step-00000004: cannot be saved: No space left on device" in lines[0]
     assert load_latest("run").step == 2
+
+
+def test_a_curve_that_cannot_be_drawn_is_a_warning(folder, capsys):
+    (folder / "run/loss.png").mkdir(parents=True)
+    code, out, err = train(capsys, "--config", "run.toml")
+    assert code == 0
+    warnings = [line for line in err.splitlines() if "loss.png" in line]
+    assert set(warnings) == {"longnet: warning: run/loss.png: cannot be written: Is a directory"}
+    assert "loss curve  not drawn: run/loss.png: cannot be written" in out
+    assert "checkpoint  run/step-" in out
 
 
 def test_divergence_is_one_line(folder, capsys):

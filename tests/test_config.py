@@ -129,6 +129,7 @@ def test_is_frozen_and_hashable():
         ("[model]\nsegment_lengths = [[1], 2]", "found [[1], 2], expected a list of ints or"),
         ("[data]\ntrain = []", "data.train: found (), expected a path, a glob, or a list"),
         ("[train", "not valid TOML"),
+        ("[train]\nbetas = " + "[" * 100_000, "not valid TOML"),
         ('["a\\nb"]\nx = 1', "'a\\nb': unknown key"),
     ],
 )
@@ -144,6 +145,7 @@ def test_toml_that_is_refused(toml, message):
     [
         ("[1]", "JSON: found [1], expected an object"),
         ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ('{"train": {"clip": NaN}}', "train.clip: found nan, expected a finite float"),
         ('{"train": {"steps": 1, "steps": 2}}', "steps: found twice, expected once"),
         ('{"train": {"steps": 1' + "0" * 5000 + "}}", "not valid JSON"),

@@ -150,6 +150,8 @@ def test_bad_numbers():
     source = Counting(100)
     with pytest.raises(DataError, match="batch_size: 0, expected at least 1"):
         Batches(source, 0, 8)
+    with pytest.raises(DataError, match=f"batch_size: {2**62}, expected at most"):
+        Batches(source, 2**62, 8)
     with pytest.raises(DataError, match="sequence_length: 0, expected at least 1"):
         Batches(source, 1, 0)
     with pytest.raises(DataError, match="seed: -1, expected an integer"):

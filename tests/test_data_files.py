@@ -72,6 +72,8 @@ def test_nothing_found(tree):
         find_files(tree / "nowhere")
     with pytest.raises(DataError, match="no such file"):
         find_files("")
+    with pytest.raises(DataError, match="null byte, expected a file, a folder or a glob"):
+        find_files("a\0b")
     with pytest.raises(DataError, match="an empty list, expected at least one"):
         find_files([])
 
@@ -91,6 +93,8 @@ def test_unreadable_folder(tree):
     try:
         with pytest.raises(DataError, match="Permission denied, expected a readable folder"):
             find_files(tree)
+        with pytest.raises(DataError, match="Permission denied, expected a file, a folder"):
+            find_files(tree / "sub/anything")
     finally:
         (tree / "sub").chmod(0o755)
 

@@ -70,6 +70,45 @@ def test_dropout_follows_the_seed(rng):
     assert np.array_equal(first[1], other.computed()[1])  # the LSE is of all keys
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array])
+def test_the_seed_may_be_one_of_numpys(rng, kind):
+    case = make_case(rng, replace(PATTERN, dropout=0.5), seed=200)
+    assert_same(case.computed(), replace(case, options={"seed": kind(200)}).computed())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["lengths", "cu_seqlens"])
+def test_arrays_of_rows_follow_the_query_to_a_gpu(rng, name):
+    """They are checked on the host, where their values can be read, and moved."""
+    case = make_case(rng, n=64)
+    attention = longnet.DilatedAttention(**asdict(case.pattern))
+    q, k, v = (longnet.Tensor(x).to("cuda") for x in (case.q, case.k, case.v))
+    rows = {"lengths": np.array([50]), "cu_seqlens": np.array([0, 20, 64])}[name]
+    wrong = {"lengths": np.array([65]), "cu_seqlens": np.array([0, 20, 65])}[name]
+    dout, lse = q, longnet.Tensor.empty((1, case.q.shape[2], 64), device="cuda")
+    for call in (
+        lambda value: attention.forward(q, k, v, **{name: value}),
+        lambda value: attention.backward(dout, q, k, v, q, lse, **{name: value}),
+    ):
+        with pytest.raises(longnet.ConfigError, match=f"{name}.* 65, expected"):
+            call(wrong)
+    missing = ""
+    try:
+        out, lse = attention.forward(q, k, v, **{name: rows})
+        gradients = attention.backward(dout, q, k, v, out, lse, **{name: rows})
+    except longnet.DeviceError as error:
+        missing = str(error)
+    assert name not in missing
+    if missing:
+        pytest.skip(missing)  # the kernel is, the array was not in its way
+    on_gpu = {name: longnet.Tensor(rows).to("cuda")}
+    again, _ = attention.forward(q, k, v, **on_gpu)
+    np.testing.assert_array_equal(again.to("cpu").numpy(), out.to("cpu").numpy())
+    expected = replace(case, dout=case.q, options={name: rows}).computed()
+    for found, x in zip((out, lse, *gradients), expected, strict=True):
+        assert relative_error(found.to("cpu").numpy(), x) < 1e-3
+
+
 def test_dropout_is_unbiased(rng):
     case = make_case(rng, replace(PATTERN, dropout=0.3), n=64)
     attention = longnet.DilatedAttention(**asdict(case.pattern))

@@ -123,6 +123,20 @@ def test_half_precision(rng, dtype):
         assert error < 4 * eps * np.abs(y.grad.numpy()).max()
 
 
+def test_half_precision_keeps_rare_tokens_among_many(rng):
+    """A chance of 0.0005, divided by 65,536 tokens, is 0 in float16; the mean gradient is not."""
+    x, weight = rng.standard_normal((65536, 4)), rng.standard_normal((5, 4))
+    x[:, 0], weight[:, 0] = 1.0, 0.0
+    weight[4] = -6.0, 0.0, 0.0, 0.0
+    targets, exact = rng.integers(0, 4, 65536), variable(weight)
+    half = Variable(Tensor(weight.astype(np.float16)), requires_grad=True)
+    F.linear_cross_entropy(variable(x), exact, None, targets).backward()
+    F.linear_cross_entropy(Variable(Tensor(x.astype(np.float16))), half, None, targets).backward()
+    found, expected = half.grad.numpy()[4, 0], exact.grad.numpy()[4, 0]
+    assert expected > 1e-4
+    assert abs(found - expected) < 2e-3 * expected
+
+
 def test_scaled_loss(rng):
     arrays, targets = problem(rng)
     whole, part = ([variable(a) for a in arrays] for _ in range(2))

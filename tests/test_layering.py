@@ -27,10 +27,10 @@ FOREIGN = re.compile(r"^(Python|numpy/|cuda|cublas|nccl|mpi)", re.IGNORECASE)
 
 # Lower layers first: a module imports only modules of its own layer or of lower ones.
 LAYERS = [
-    {"errors", "_core"},
-    {"attention", "config", "schedules", "data", "checkpoint", "random", "matmul"},
+    {"errors", "arguments", "_core"},
+    {"attention", "config", "schedules", "data", "checkpoint", "random", "matmul", "blas"},
     {"autograd"},
-    {"functional"},
+    {"functional", "torch"},
     {"nn"},
     {"mixers"},
     {"model"},

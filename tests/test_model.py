@@ -283,6 +283,13 @@ def test_bad_input_is_named(rng):
         model.loss(np.full_like(tokens, 11), targets)
     with pytest.raises(longnet.DTypeError, match="float32"):
         model.loss(tokens.astype(np.float32), targets)
+    for wrong in ((tokens.tolist(), targets), (tokens, targets.tolist())):
+        with pytest.raises(longnet.DTypeError, match="list, expected a longnet"):
+            model.loss(*wrong)
+    with pytest.raises(longnet.ConfigError, match=r"config: found dict, expected longnet\.Config"):
+        LongNet(TINY)
+    with pytest.raises(longnet.CheckpointError, match="found list, expected an array"):
+        model.load_state_dict({name: a.tolist() for name, a in model.state_dict().items()})
     with pytest.raises(longnet.DTypeError, match="found 'float8', expected float32"):
         LongNet(Config(**TINY), dtype="float8")
     with pytest.raises(longnet.ShapeError, match="cu_seqlens"):

@@ -109,6 +109,8 @@ def test_state_dict_is_the_optimizer_s_own_memory(rng):
         ),
         ("a.m", np.zeros((2, 2)), r"a\.m: found float64"),
         ("a.m", 3, r"a\.m: found 3, expected an array"),
+        ("a.m", np.full((2, 2), np.inf, np.float32), r"a\.m: found NaN or infinity"),
+        ("a.v", np.full((2, 2), -1, np.float32), r"a\.v: found -1\.0, expected at least 0"),
         ("steps", -1, "steps: found -1"),
         ("steps", 0.5, r"steps: found 0\.5"),
     ],

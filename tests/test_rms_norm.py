@@ -5,6 +5,8 @@ import pytest
 from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, poison
 from reference import rms_norm as reference
 
+import longnet
+
 EPS = 1e-6
 SHAPES = [(4,), (0, 3), (5, 1), (3, 7), (2, 3, 16), (37, 192), (11, 769), (1, 5000)]
 
@@ -76,6 +78,12 @@ def test_in_place(rng):
         place = call.inputs[name].copy()
         call(**{"dx": place, name: place})
         assert np.array_equal(place, call()[0])
+
+
+@pytest.mark.parametrize("eps", [-1e-5, np.nan])
+def test_eps_out_of_range(rng, eps):
+    with pytest.raises(longnet.ConfigError, match=r"eps is .*, expected 0 or more"):
+        make(rng)(eps=eps)
 
 
 def test_contract(rng):

@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 from tiny_run import same_arrays, tiny_config
 
+import longnet
+from longnet import blas
 from longnet.checkpoint import load, load_latest, writer
 from longnet.config import RunConfig
-from longnet.errors import CheckpointError, ConfigError, DataError, LongNetError
-from longnet.train import DivergenceError, Trainer, read_checkpoint, read_metrics
+from longnet.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    DivergenceError,
+    LongNetError,
+)
+from longnet.train import Trainer, read_checkpoint, read_metrics
 from longnet.train import metrics as metrics_module
 from longnet.train import trainer as trainer_module
 
@@ -50,6 +59,46 @@ def test_a_run_learns_and_leaves_its_record(tmp_path):
     assert records[-1]["loss"] < records[0]["loss"] - 1
     assert records[0]["bits_per_byte"] == pytest.approx(records[0]["loss"] / math.log(2))
     assert {"data", "forward", "backward", "update", "evaluation"} <= trainer.clock.seconds.keys()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_activations_have_the_dtype_of_the_settings(tmp_path, dtype):
+    """And the gradient is that of float32 but for rounding, in a batch of many tokens too."""
+    options = {"sequence_length": 512, "batch_size": 8, "eval_sequences": 1, "clip": 0.5}
+    runs = []
+    for out, kind in (("exact", "float32"), ("run", dtype)):
+        config = tiny_config(tmp_path, out, dtype=kind, steps=12, **options)
+        trainer = Trainer(config.merge({"model": {"dropout": 0.0, "attention_dropout": 0.0}}))
+        assert trainer.model.hidden(trainer.data.inputs[:1]).dtype == kind
+        assert all(p.dtype == "float32" for p in trainer.model.parameters())
+        trainer.train()
+        runs.append(read_metrics(tmp_path / out / "metrics.jsonl"))
+    exact, found = runs
+    assert found[-1]["loss"] < found[0]["loss"] - 1
+    eps = {"float32": 0.0, "bfloat16": 2**-8, "float16": 2**-11}[dtype]
+    assert found[0]["loss"] == pytest.approx(exact[0]["loss"], rel=eps)
+    assert found[0]["grad_norm"] == pytest.approx(exact[0]["grad_norm"], rel=2 * eps)
+    assert found[-1]["loss"] == pytest.approx(exact[-1]["loss"], rel=4 * eps)
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(DeviceError, match="device 'tpu', expected cpu"):
+        Trainer(tiny_config(tmp_path, device="tpu"))
+    with pytest.raises(DeviceError, match="device cuda:99"):
+        Trainer(tiny_config(tmp_path, device="cuda:99"))
+
+
+def test_threads_are_those_of_the_settings(tmp_path, restore_threads):
+    before = blas.num_threads()
+    try:
+        Trainer(tiny_config(tmp_path, threads=3))
+        assert longnet.num_threads() == 3
+        Trainer(tiny_config(tmp_path, threads=1))
+        assert longnet.num_threads() == 1
+        assert blas.num_threads() == (None if before is None else 1)
+    finally:
+        if before is not None:
+            blas.set_num_threads(before)
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path):

@@ -100,8 +100,36 @@ def test_what_is_no_checkpoint_of_a_run(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "step-00000001")
     path = save(tmp_path, 1, {"model": {}}, {"anything": 1})
+    with pytest.raises(CheckpointError, match="found no arrays of the optimizer"):
+        read_checkpoint(path)
+    path = save(tmp_path, 1, {"model": {}, "optimizer": {}}, {"anything": 1})
     with pytest.raises(CheckpointError, match="found no 'config' in its state"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("config", 3), ("data", []), ("random", 7), ("optimizer", None), ("tokens", "x")],
+)
+def test_a_state_of_other_types_is_named(tmp_path, key, value):
+    Trainer(tiny_config(tmp_path, steps=2)).train()
+    found = read_checkpoint(tmp_path / "run")
+    save(tmp_path / "run", 2, found.arrays, {**found.state, key: value})
+    with pytest.raises(CheckpointError, match=f"step-.*found {key} .* in its state"):
+        read_checkpoint(tmp_path / "run")
+
+
+@pytest.mark.parametrize("group", ["model", "optimizer"])
+def test_values_that_are_not_finite_are_named_with_their_checkpoint(tmp_path, group):
+    config = tiny_config(tmp_path, steps=2)
+    Trainer(config).train()
+    found = read_checkpoint(tmp_path / "run")
+    name = sorted(found.arrays[group])[3]
+    found.arrays[group][name].flat[0] = float("nan")
+    save(tmp_path / "run", 2, found.arrays, found.state)
+    broken = read_checkpoint(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=rf"step-\d+(\.\d)?: .*{name}.*, expected finite"):
+        Trainer(config, resume=broken)
 
 
 def test_a_damaged_checkpoint_names_an_intact_one(tmp_path):

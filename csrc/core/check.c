@@ -92,7 +92,8 @@ lnet_status lnet_check_indices(const char *op, const char *name, const lnet_tens
 
 lnet_status lnet_check_cu_seqlens(const char *op, const lnet_tensor *cu_seqlens,
                                   const lnet_tensor *tensor) {
-    int64_t rows = tensor->shape[1], documents = cu_seqlens->shape[0] - 1;
+    int64_t rows = tensor->shape[1],
+            documents = cu_seqlens->ndim == 1 ? cu_seqlens->shape[0] - 1 : -1;
     char found[160];
     lnet_status status;
     LNET_TRY(lnet_check_dtype(op, "cu_seqlens", cu_seqlens, LNET_IS_INT64));
@@ -100,19 +101,23 @@ lnet_status lnet_check_cu_seqlens(const char *op, const lnet_tensor *cu_seqlens,
         return lnet_fail(LNET_SHAPE_ERROR,
                          "%s: cu_seqlens with a batch of %" PRId64 ", expected a batch of 1", op,
                          tensor->shape[0]);
-    if (cu_seqlens->ndim != 1 || documents < 0)
+    if (documents < 0)
         return lnet_fail(
             LNET_SHAPE_ERROR, "%s: cu_seqlens: shape %s, expected (S+1,)", op,
             lnet_shape_describe(cu_seqlens->ndim, cu_seqlens->shape, found, sizeof found));
     if (cu_seqlens->device.type != LNET_CPU) return LNET_OK;
     const int64_t *begin = cu_seqlens->data;
-    bool rising = begin[0] == 0 && begin[documents] == rows;
-    for (int64_t i = 0; i < documents; i++) rising = rising && begin[i] <= begin[i + 1];
-    if (!rising)
+    if (begin[0] != 0 || begin[documents] != rows)
         return lnet_fail(LNET_VALUE_ERROR,
                          "%s: cu_seqlens runs from %" PRId64 " to %" PRId64
                          ", expected to rise from 0 to %" PRId64,
                          op, begin[0], begin[documents], rows);
+    for (int64_t i = 0; i < documents; i++)
+        if (begin[i] > begin[i + 1])
+            return lnet_fail(LNET_VALUE_ERROR,
+                             "%s: cu_seqlens[%" PRId64 "] is %" PRId64 " after %" PRId64
+                             ", expected to rise from 0 to %" PRId64,
+                             op, i + 1, begin[i + 1], begin[i], rows);
 fail:
     return status;
 }

@@ -10,6 +10,8 @@ static lnet_status check_layer_norm(const char *op, const struct lnet_layer_norm
     LNET_TRY(lnet_check_row_statistic(op, args->x, "rstd", args->rstd));
     LNET_TRY(lnet_check_vector(op, args->x, "weight", args->weight));
     LNET_TRY(lnet_check_vector(op, args->x, "bias", args->bias));
+    if (!(args->eps >= 0.0))
+        return lnet_fail(LNET_VALUE_ERROR, "%s: eps is %g, expected 0 or more", op, args->eps);
 fail:
     return status;
 }

@@ -8,6 +8,8 @@ static lnet_status check_rms_norm(const char *op, const struct lnet_rms_norm_arg
     LNET_TRY(lnet_check_same(op, args->x, "y", args->y));
     LNET_TRY(lnet_check_vector(op, args->x, "weight", args->weight));
     LNET_TRY(lnet_check_row_statistic(op, args->x, "rstd", args->rstd));
+    if (!(args->eps >= 0.0))
+        return lnet_fail(LNET_VALUE_ERROR, "%s: eps is %g, expected 0 or more", op, args->eps);
 fail:
     return status;
 }

@@ -33,26 +33,6 @@ static const lnet_tensor *tensor_of(PyObject *object) {
 
 /* ---- the object ---- */
 
-/* A list of positive ints; the caller frees list->items. */
-static int parse_list(const char *name, PyObject *object, lnet_int64_list *list) {
-    PyObject *items = PySequence_Tuple(object);
-    if (items == NULL) {
-        PyErr_Format(PyExc_TypeError, "%s: %R, expected a sequence of integers", name, object);
-        return -1;
-    }
-    list->count = PyTuple_Size(items);
-    int64_t *values = PyMem_Malloc((size_t)(list->count + 1) * sizeof *values);
-    list->items = values;
-    if (values == NULL) PyErr_NoMemory();
-    for (int64_t i = 0; values != NULL && i < list->count && !PyErr_Occurred(); i++) {
-        PyObject *index = PyNumber_Index(PyTuple_GetItem(items, (Py_ssize_t)i));
-        values[i] = index != NULL ? PyLong_AsLongLong(index) : 0;
-        Py_XDECREF(index);
-    }
-    Py_DECREF(items);
-    return PyErr_Occurred() ? -1 : 0;
-}
-
 /* Which of two words `text` is; raises ConfigError for a third. */
 static int parse_choice(lnet_state *state, const char *name, const char *text, const char *first,
                         const char *second) {
@@ -64,16 +44,17 @@ static int parse_choice(lnet_state *state, const char *name, const char *text, c
 }
 
 static PyObject *attention_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"segment_lengths", "dilation_rates", "causal",  "offsets", "gradient",
-                            "zero_keys",       "scale",          "dropout", NULL};
-    PyObject *lengths, *rates, *scale = Py_None;
-    int causal = 1, zero_keys = 0;
+    static char *names[] = {
+        "segment_lengths", "dilation_rates", "causal",  "offsets",       "gradient",
+        "zero_keys",       "scale",          "dropout", "deterministic", NULL};
+    PyObject *lengths, *rates, *scale = Py_None, *dropout = NULL;
+    int causal = 1, zero_keys = 0, deterministic = 0;
     const char *offsets = "interleaved", *gradient = "exact";
-    double dropout = 0.0;
     lnet_state *state = lnet_state_of(type);
-    if (state == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|p$sspOd:DilatedAttention",
-                                                      names, &lengths, &rates, &causal, &offsets,
-                                                      &gradient, &zero_keys, &scale, &dropout))
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|p$sspOOp:DilatedAttention", names, &lengths,
+                                     &rates, &causal, &offsets, &gradient, &zero_keys, &scale,
+                                     &dropout, &deterministic))
         return NULL;
     allocfunc allocate = PyType_GetSlot(type, Py_tp_alloc);
     PyObject *self = allocate(type, 0);
@@ -83,16 +64,17 @@ static PyObject *attention_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     int detached =
         grouped < 0 ? -1 : parse_choice(state, "gradient", gradient, "exact", "detached");
     dilation->scale = 1.0; /* a stand-in that passes the check */
-    if (detached >= 0 && scale != Py_None) dilation->scale = PyFloat_AsDouble(scale);
-    if (detached < 0 || PyErr_Occurred() ||
-        parse_list("segment_lengths", lengths, &dilation->segment_lengths) < 0 ||
-        parse_list("dilation_rates", rates, &dilation->dilation_rates) < 0)
+    if (detached < 0 ||
+        (scale != Py_None && lnet_parse_double(state, "scale", scale, &dilation->scale) < 0) ||
+        (dropout != NULL && lnet_parse_double(state, "dropout", dropout, &dilation->dropout) < 0) ||
+        lnet_parse_int64_list(state, "segment_lengths", lengths, &dilation->segment_lengths) < 0 ||
+        lnet_parse_int64_list(state, "dilation_rates", rates, &dilation->dilation_rates) < 0)
         goto fail;
     dilation->offsets = grouped ? LNET_OFFSETS_GROUPED : LNET_OFFSETS_INTERLEAVED;
     dilation->detached = detached;
     dilation->causal = causal;
     dilation->zero_keys = zero_keys;
-    dilation->dropout = dropout;
+    dilation->deterministic = deterministic;
     lnet_status status = lnet_dilation_check("DilatedAttention", dilation);
     if (status != LNET_OK) {
         lnet_raise(state, status);
@@ -166,6 +148,11 @@ static PyObject *get_dropout(PyObject *self, void *unused) {
     return PyFloat_FromDouble(dilation_of(self)->dropout);
 }
 
+static PyObject *get_deterministic(PyObject *self, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(dilation_of(self)->deterministic);
+}
+
 static PyObject *attention_repr(PyObject *self) {
     PyObject *parts[] = {get_segment_lengths(self, NULL), get_dilation_rates(self, NULL),
                          get_scale(self, NULL), get_dropout(self, NULL)};
@@ -174,11 +161,11 @@ static PyObject *attention_repr(PyObject *self) {
     if (parts[0] && parts[1] && parts[2] && parts[3])
         text = PyUnicode_FromFormat(
             "DilatedAttention(%R, %R, causal=%s, offsets='%s', gradient='%s', zero_keys=%s, "
-            "scale=%R, dropout=%R)",
+            "scale=%R, dropout=%R, deterministic=%s)",
             parts[0], parts[1], d->causal ? "True" : "False",
             d->offsets == LNET_OFFSETS_GROUPED ? "grouped" : "interleaved",
-            d->detached ? "detached" : "exact", d->zero_keys ? "True" : "False", parts[2],
-            parts[3]);
+            d->detached ? "detached" : "exact", d->zero_keys ? "True" : "False", parts[2], parts[3],
+            d->deterministic ? "True" : "False");
     for (int i = 0; i < 4; i++) Py_XDECREF(parts[i]);
     return text;
 }
@@ -192,9 +179,21 @@ static void call_end(call *c) {
     Py_XDECREF(c->cu_seqlens);
 }
 
-/* Takes the arrays over as tensors; `q` is the index of the query among them. */
-static int call_begin(call *c, PyObject *self, const char *const *names, PyObject **arrays,
-                      int count, int q, PyObject *lengths, PyObject *cu_seqlens, PyObject *seed) {
+/* `lengths` or `cu_seqlens`, on the device of the query: few numbers, which come from the host. */
+static int move_rows(call *c, PyObject **rows, const lnet_tensor **argument, lnet_device device) {
+    if (*rows == NULL) return 0;
+    PyObject *moved = lnet_tensor_to(c->state, *rows, device, false);
+    if (moved == NULL) return -1;
+    Py_DECREF(*rows);
+    *rows = moved;
+    *argument = tensor_of(moved);
+    return 0;
+}
+
+/* Takes the arrays over as tensors and checks them; from `q` on they are query, key and value. */
+static int call_begin(call *c, PyObject *self, const char *op, const char *const *names,
+                      PyObject **arrays, int count, int q, PyObject *lengths, PyObject *cu_seqlens,
+                      PyObject *seed) {
     *c = (call){.state = lnet_state_of(Py_TYPE(self)), .all_arrays = true, .input_count = count};
     if (c->state == NULL) return -1;
     for (int i = 0; i < count; i++) {
@@ -213,15 +212,21 @@ static int call_begin(call *c, PyObject *self, const char *const *names, PyObjec
     }
     c->dilation.lengths = tensor_of(c->lengths);
     c->dilation.cu_seqlens = tensor_of(c->cu_seqlens);
-    c->dilation.seed = PyLong_AsUnsignedLongLong(seed);
-    if (PyErr_Occurred()) return -1;
+    if (seed != NULL && lnet_parse_uint64(c->state, "seed", seed, &c->dilation.seed) < 0) return -1;
     const lnet_tensor *query = tensor_of(c->inputs[q]);
     if (isnan(c->dilation.scale)) {
         int64_t width =
             query->ndim == 4 ? query->shape[3] : 1; /* other ranks fail the op's check */
         c->dilation.scale = 1.0 / sqrt((double)(width > 0 ? width : 1));
     }
-    return 0;
+    lnet_status status = lnet_dilated_attention_check_inputs(
+        op, &c->dilation, query, tensor_of(c->inputs[q + 1]), tensor_of(c->inputs[q + 2]));
+    if (status != LNET_OK) {
+        lnet_raise(c->state, status);
+        return -1;
+    }
+    if (move_rows(c, &c->lengths, &c->dilation.lengths, query->device) < 0) return -1;
+    return move_rows(c, &c->cu_seqlens, &c->dilation.cu_seqlens, query->device);
 }
 
 /* A new tensor like `like`, or (B, H, N) float32 for the LSE of a query (B, N, H, D). */
@@ -255,35 +260,27 @@ static PyObject *attention_forward(PyObject *self, PyObject *args, PyObject *kwa
     static const char *const inputs[] = {"q", "k", "v"};
     PyObject *arrays[3], *lengths = Py_None, *cu_seqlens = Py_None, *seed = NULL, *result = NULL;
     call c;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$OOO!:forward", names, &arrays[0],
-                                     &arrays[1], &arrays[2], &lengths, &cu_seqlens, &PyLong_Type,
-                                     &seed))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$OOO:forward", names, &arrays[0],
+                                     &arrays[1], &arrays[2], &lengths, &cu_seqlens, &seed))
         return NULL;
-    PyObject *zero = PyLong_FromLong(0);
-    if (zero == NULL) return NULL;
-    if (call_begin(&c, self, inputs, arrays, 3, 0, lengths, cu_seqlens, seed ? seed : zero) == 0) {
-        const lnet_tensor *q = tensor_of(c.inputs[0]);
-        lnet_status status =
-            lnet_dilated_attention_check_inputs("DilatedAttention.forward", &c.dilation, q,
-                                                tensor_of(c.inputs[1]), tensor_of(c.inputs[2]));
-        if (status != LNET_OK) {
-            lnet_raise(c.state, status);
-        } else if (call_output(&c, 0, q, false) == 0 && call_output(&c, 1, q, true) == 0) {
-            struct lnet_dilated_attention_args a = {
-                .out = &((tensor_object *)c.outputs[0])->tensor,
-                .lse = &((tensor_object *)c.outputs[1])->tensor,
-                .q = q,
-                .k = tensor_of(c.inputs[1]),
-                .v = tensor_of(c.inputs[2]),
-                .dilation = c.dilation,
-            };
-            Py_BEGIN_ALLOW_THREADS status = lnet_dilated_attention(&a, NULL);
-            Py_END_ALLOW_THREADS result =
-                status == LNET_OK ? call_results(&c, 2) : lnet_raise(c.state, status);
-        }
+    if (call_begin(&c, self, "DilatedAttention.forward", inputs, arrays, 3, 0, lengths, cu_seqlens,
+                   seed) == 0 &&
+        call_output(&c, 0, tensor_of(c.inputs[0]), false) == 0 &&
+        call_output(&c, 1, tensor_of(c.inputs[0]), true) == 0) {
+        struct lnet_dilated_attention_args a = {
+            .out = &((tensor_object *)c.outputs[0])->tensor,
+            .lse = &((tensor_object *)c.outputs[1])->tensor,
+            .q = tensor_of(c.inputs[0]),
+            .k = tensor_of(c.inputs[1]),
+            .v = tensor_of(c.inputs[2]),
+            .dilation = c.dilation,
+        };
+        lnet_status status;
+        Py_BEGIN_ALLOW_THREADS status = lnet_dilated_attention(&a, NULL);
+        Py_END_ALLOW_THREADS result =
+            status == LNET_OK ? call_results(&c, 2) : lnet_raise(c.state, status);
     }
     call_end(&c);
-    Py_DECREF(zero);
     return result;
 }
 
@@ -293,13 +290,12 @@ static PyObject *attention_backward(PyObject *self, PyObject *args, PyObject *kw
     static const char *const inputs[] = {"dout", "q", "k", "v", "out", "lse"};
     PyObject *arrays[6], *lengths = Py_None, *cu_seqlens = Py_None, *seed = NULL, *result = NULL;
     call c;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOO|$OOO!:backward", names, &arrays[0],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOO|$OOO:backward", names, &arrays[0],
                                      &arrays[1], &arrays[2], &arrays[3], &arrays[4], &arrays[5],
-                                     &lengths, &cu_seqlens, &PyLong_Type, &seed))
+                                     &lengths, &cu_seqlens, &seed))
         return NULL;
-    PyObject *zero = PyLong_FromLong(0);
-    if (zero == NULL) return NULL;
-    if (call_begin(&c, self, inputs, arrays, 6, 1, lengths, cu_seqlens, seed ? seed : zero) == 0 &&
+    if (call_begin(&c, self, "DilatedAttention.backward", inputs, arrays, 6, 1, lengths, cu_seqlens,
+                   seed) == 0 &&
         call_output(&c, 0, tensor_of(c.inputs[1]), false) == 0 &&
         call_output(&c, 1, tensor_of(c.inputs[2]), false) == 0 &&
         call_output(&c, 2, tensor_of(c.inputs[3]), false) == 0) {
@@ -321,7 +317,6 @@ static PyObject *attention_backward(PyObject *self, PyObject *args, PyObject *kw
             status == LNET_OK ? call_results(&c, 3) : lnet_raise(c.state, status);
     }
     call_end(&c);
-    Py_DECREF(zero);
     return result;
 }
 
@@ -366,13 +361,15 @@ static PyGetSetDef attention_getset[] = {
     {"zero_keys", get_zero_keys, NULL, PyDoc_STR("Whether padding adds keys of zeros."), NULL},
     {"scale", get_scale, NULL, PyDoc_STR("Factor of the scores; None means 1/sqrt(D)."), NULL},
     {"dropout", get_dropout, NULL, PyDoc_STR("Chance of dropping a probability."), NULL},
+    {"deterministic", get_deterministic, NULL,
+     PyDoc_STR("Whether gradients have the same bits every time on a GPU too."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot attention_slots[] = {
     {Py_tp_doc, PyDoc_STR("DilatedAttention(segment_lengths, dilation_rates, causal=True, *, "
                           "offsets='interleaved', gradient='exact', zero_keys=False, scale=None, "
-                          "dropout=0.0)\n--\n\n"
+                          "dropout=0.0, deterministic=False)\n--\n\n"
                           "Dilated attention (LongNet, arXiv 2307.02486, section 2.2).")},
     {Py_tp_new, attention_new},
     {Py_tp_dealloc, attention_dealloc},

@@ -34,17 +34,19 @@ static PyObject *num_threads(PyObject *module, PyObject *unused) {
 }
 
 static PyObject *set_num_threads(PyObject *module, PyObject *argument) {
-    long n = PyLong_AsLong(argument);
-    if (n == -1 && PyErr_Occurred()) return NULL;
-    lnet_status status = lnet_set_num_threads(n > INT_MAX ? INT_MAX : n < 0 ? 0 : (int)n);
-    if (status != LNET_OK) return lnet_raise(PyModule_GetState(module), status);
+    lnet_state *state = PyModule_GetState(module);
+    int64_t n;
+    if (lnet_parse_int64(state, "threads", argument, &n) < 0) return NULL;
+    lnet_status status = lnet_set_num_threads(n > INT_MAX   ? INT_MAX
+                                              : n < INT_MIN ? INT_MIN
+                                                            : (int)n);
+    if (status != LNET_OK) return lnet_raise(state, status);
     Py_RETURN_NONE;
 }
 
 static PyObject *alloc_fail_at(PyObject *module, PyObject *argument) {
-    (void)module;
-    long long n = PyLong_AsLongLong(argument);
-    if (n == -1 && PyErr_Occurred()) return NULL;
+    int64_t n;
+    if (lnet_parse_int64(PyModule_GetState(module), "n", argument, &n) < 0) return NULL;
     lnet_alloc_fail_at(n);
     Py_RETURN_NONE;
 }

@@ -16,24 +16,13 @@ static const lnet_op *op_of(PyObject *self) {
 typedef struct call {
     _Alignas(16) char args[MAX_ARGS_SIZE];
     PyObject *held[MAX_FIELDS];
-    int64_t *lists[MAX_FIELDS];
+    const int64_t *lists[MAX_FIELDS];
 } call;
-
-static int set_list(call *c, int index, PyObject *value, lnet_int64_list *list) {
-    PyObject *items = PySequence_Tuple(value);
-    if (items == NULL) return -1;
-    list->count = PyTuple_Size(items);
-    list->items = c->lists[index] = PyMem_Malloc((size_t)(list->count + 1) * sizeof(int64_t));
-    if (list->items == NULL) PyErr_NoMemory();
-    for (int64_t i = 0; list->items != NULL && i < list->count && !PyErr_Occurred(); i++)
-        c->lists[index][i] = PyLong_AsLongLong(PyTuple_GetItem(items, (Py_ssize_t)i));
-    Py_DECREF(items);
-    return PyErr_Occurred() ? -1 : 0;
-}
 
 static int set_field(lnet_state *state, call *c, int index, const lnet_field *field,
                      PyObject *value) {
     void *target = c->args + field->offset;
+    int result;
     switch (field->kind) {
     case LNET_FIELD_OUTPUT:
     case LNET_FIELD_INPUT:
@@ -43,21 +32,21 @@ static int set_field(lnet_state *state, call *c, int index, const lnet_field *fi
         *(lnet_tensor **)target = &((tensor_object *)c->held[index])->tensor;
         return 0;
     case LNET_FIELD_INT64:
-        *(int64_t *)target = PyLong_AsLongLong(value);
-        break;
+        return lnet_parse_int64(state, field->name, value, target);
     case LNET_FIELD_UINT64:
-        *(uint64_t *)target = PyLong_AsUnsignedLongLong(value);
-        break;
+        return lnet_parse_uint64(state, field->name, value, target);
     case LNET_FIELD_DOUBLE:
-        *(double *)target = PyFloat_AsDouble(value);
-        break;
+        return lnet_parse_double(state, field->name, value, target);
     case LNET_FIELD_BOOL:
-        *(bool *)target = PyObject_IsTrue(value) == 1;
-        break;
+        result = PyObject_IsTrue(value);
+        *(bool *)target = result == 1;
+        return result < 0 ? -1 : 0;
     case LNET_FIELD_LIST:
-        return set_list(c, index, value, target);
+        result = lnet_parse_int64_list(state, field->name, value, target);
+        c->lists[index] = ((lnet_int64_list *)target)->items;
+        return result;
     }
-    return PyErr_Occurred() ? -1 : 0;
+    return 0;
 }
 
 static int find_field(const lnet_op *op, PyObject *name) {
@@ -110,7 +99,7 @@ static PyObject *op_call(PyObject *self, PyObject *args, PyObject *kwargs) {
 done:
     for (int i = 0; i < op->field_count; i++) {
         Py_XDECREF(c.held[i]);
-        PyMem_Free(c.lists[i]);
+        PyMem_Free((void *)c.lists[i]);
     }
     return result;
 }

@@ -59,6 +59,14 @@ int lnet_parse_dtype(lnet_state *state, PyObject *name, lnet_dtype *dtype);
 /* "cpu", "cuda" or "cuda:1"; raises DeviceError. */
 int lnet_parse_device(lnet_state *state, PyObject *name, lnet_device *device);
 
+/* number.c: what a C function takes, from any object that is such a number; -1 and TypeError where
+ * it is none, ConfigError where it does not fit. The caller frees list->items, also on failure. */
+int lnet_parse_int64(lnet_state *state, const char *name, PyObject *object, int64_t *value);
+int lnet_parse_uint64(lnet_state *state, const char *name, PyObject *object, uint64_t *value);
+int lnet_parse_double(lnet_state *state, const char *name, PyObject *object, double *value);
+int lnet_parse_int64_list(lnet_state *state, const char *name, PyObject *object,
+                          lnet_int64_list *list);
+
 /* The items times `factor`. */
 PyObject *lnet_int64_tuple(int32_t count, const int64_t *items, int64_t factor);
 

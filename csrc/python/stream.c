@@ -21,18 +21,16 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     PyObject *device_name = NULL, *handle = Py_None;
     lnet_device device = {LNET_CUDA, 0};
     lnet_stream *stream;
-    void *foreign = NULL;
+    uint64_t foreign = 0;
     lnet_state *state = lnet_state_of(type);
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(args, kwargs, "|U$O:Stream", names, &device_name, &handle))
         return NULL;
     if (device_name != NULL && lnet_parse_gpu(state, device_name, &device) < 0) return NULL;
-    if (handle != Py_None) {
-        foreign = PyLong_AsVoidPtr(handle);
-        if (PyErr_Occurred()) return NULL;
-    }
-    lnet_status status = handle == Py_None ? lnet_stream_new(&stream, device.index)
-                                           : lnet_stream_wrap(&stream, device.index, foreign);
+    if (handle != Py_None && lnet_parse_uint64(state, "handle", handle, &foreign) < 0) return NULL;
+    lnet_status status = handle == Py_None
+                             ? lnet_stream_new(&stream, device.index)
+                             : lnet_stream_wrap(&stream, device.index, (void *)(uintptr_t)foreign);
     return status == LNET_OK ? stream_object_new(type, stream) : lnet_raise(state, status);
 }
 

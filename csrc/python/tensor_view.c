@@ -6,24 +6,21 @@ static lnet_tensor *tensor_of(PyObject *self) {
 }
 
 int lnet_parse_shape(lnet_state *state, PyObject *object, int64_t *shape) {
-    if (PyLong_Check(object)) {
-        shape[0] = PyLong_AsLongLong(object);
-        return shape[0] == -1 && PyErr_Occurred() ? -1 : 1;
-    }
-    PyObject *items = PySequence_Tuple(object);
-    if (items == NULL) return -1;
-    Py_ssize_t count = PyTuple_Size(items);
-    if (count > LNET_MAX_DIMS) {
-        lnet_raise(state, lnet_fail(LNET_SHAPE_ERROR, "%zd dimensions, expected at most %d", count,
-                                    LNET_MAX_DIMS));
+    lnet_int64_list list = {.count = 0};
+    if (PyIndex_Check(object) && !PySequence_Check(object)) /* a NumPy array is both */
+        return lnet_parse_int64(state, "shape", object, shape) < 0 ? -1 : 1;
+    int count = lnet_parse_int64_list(state, "shape", object, &list);
+    if (count == 0 && list.count > LNET_MAX_DIMS) {
+        lnet_raise(state, lnet_fail(LNET_SHAPE_ERROR, "%lld dimensions, expected at most %d",
+                                    (long long)list.count, LNET_MAX_DIMS));
         count = -1;
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        shape[i] = PyLong_AsLongLong(PyTuple_GetItem(items, i));
-        if (shape[i] == -1 && PyErr_Occurred()) count = -1;
+    if (count == 0) {
+        count = (int)list.count;
+        memcpy(shape, list.items, (size_t)count * sizeof *shape);
     }
-    Py_DECREF(items);
-    return (int)count;
+    PyMem_Free((void *)list.items);
+    return count;
 }
 
 PyObject *lnet_tensor_reshape(PyObject *self, PyObject *args) {
@@ -32,7 +29,7 @@ PyObject *lnet_tensor_reshape(PyObject *self, PyObject *args) {
     int64_t shape[LNET_MAX_DIMS], known = 1;
     char found[160], wanted[160];
     if (state == NULL) return NULL;
-    bool single = PyTuple_Size(args) == 1 && !PyLong_Check(PyTuple_GetItem(args, 0));
+    bool single = PyTuple_Size(args) == 1;
     int ndim = lnet_parse_shape(state, single ? PyTuple_GetItem(args, 0) : args, shape),
         free_dim = -1;
     if (ndim < 0) return NULL;

@@ -162,7 +162,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         _damaged(path, "no such file", "one (a checkpoint is a folder that holds it)")
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {reason(error)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         _damaged(path, f"damage ({error})", "JSON")
     if not isinstance(content, dict):
         _damaged(path, type(content).__name__, "an object")

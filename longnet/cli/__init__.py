@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -56,13 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
     try:
-        code = options.run(options)
-        sys.stdout.flush()
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = options.run(options)
+        if sys.stdout is not None:  # None where the process was started without one
+            sys.stdout.flush()
         return code
     except (LongNetError, OSError, MemoryError, KeyboardInterrupt) as error:
         if os.environ.get("LONGNET_TRACEBACK") == "1":
             raise
         return _end(error)
+
+
+def _warn(message: Warning | str, *unused: object) -> None:
+    with contextlib.suppress(OSError):
+        print(f"longnet: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _end(error: BaseException) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from longnet.errors import LongNetError
 from longnet.evaluate import NgramBits, ngram_bits_per_byte
 from longnet.generate import generate
 from longnet.train import LOSS_CURVE, METRICS, Outcome, Trainer, plot_loss, read_metrics
@@ -39,9 +40,13 @@ def print_summary(trainer: Trainer, outcome: Outcome) -> None:
 
     curve = trainer.out_dir / LOSS_CURVE
     baselines = ngrams._asdict() if data.is_bytes else {}
-    plot_loss(read_metrics(trainer.out_dir / METRICS), curve, baselines)
+    try:
+        plot_loss(read_metrics(trainer.out_dir / METRICS), curve, baselines)
+        drawn = str(curve)
+    except LongNetError as error:  # the model is trained and saved all the same
+        drawn = f"not drawn: {error}"
     print(
-        f"\nloss curve  {curve}\ncheckpoint  {outcome.checkpoint}\n"
+        f"\nloss curve  {drawn}\ncheckpoint  {outcome.checkpoint}\n"
         f"time        {trainer.clock.summary()}"
     )
 

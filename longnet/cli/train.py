@@ -77,14 +77,16 @@ def _base(options: argparse.Namespace) -> RunConfig:
     """The settings that a configuration file and single settings replace."""
     from longnet.config import RunConfig
 
-    preset = options.preset or (None if options.config else "demo")
+    preset = options.preset
+    if preset is None and options.config is None:
+        preset = "demo"
     config = RunConfig() if preset is None else RunConfig.preset(preset)
     return config.merge({"train": {"out_dir": config.train.out_dir + _NUMBERED}})
 
 
 def _settings(options: argparse.Namespace, base: RunConfig) -> RunConfig:
     """All settings of the command line laid over `base`."""
-    config = type(base).load(options.config, base=base) if options.config else base
+    config = type(base).load(options.config, base=base) if options.config is not None else base
     config = config.override(options.set)
     if options.out_dir is not None:
         config = config.merge({"train": {"out_dir": options.out_dir}})

@@ -240,8 +240,8 @@ class ModelConfig(Settings):
         ConfigError
             There is no such preset, or an override is not valid.
         """
-        if name not in _PRESETS:
-            unknown_key(f"preset {name!r}", name, _PRESETS)
+        if not isinstance(name, str) or name not in _PRESETS:
+            unknown_key(f"preset {name!r}", str(name), _PRESETS)
         return cls.from_dict({**_PRESETS[name], **overrides})
 
 

@@ -99,7 +99,7 @@ class TrainConfig(Settings):
     loss_chunk : int
         Tokens whose logits exist at one time.
     threads : int, optional
-        CPU threads; None: as many as the machine gives.
+        CPU threads, of our ops and of NumPy's BLAS each; None: as many as the machine gives.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def _parse_value(text: str, kind: Any) -> Any:
         return None
     try:
         table = tomllib.loads(f"value = {text}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     # A text of several lines could hold more keys than one: then it is no value.
     value = table["value"] if list(table) == ["value"] else text

@@ -158,7 +158,7 @@ def _plain(value: Any) -> Any:
 def _parse_toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not valid TOML: {error}") from None
 
 
@@ -167,7 +167,7 @@ def _parse_json(text: str) -> dict[str, Any]:
         values = json.loads(text, object_pairs_hook=_refuse_repeats)
     except ConfigError:
         raise
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not valid JSON: {error}") from None
     if not isinstance(values, dict):
         fail("JSON", values, "an object")

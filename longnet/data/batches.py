@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from longnet.arguments import integer
 from longnet.data.permutation import Permutation
 from longnet.data.sources import TokenSource
 from longnet.errors import DataError
+
+_MAX_TOKENS = 1 << 60  # of a batch: what a NumPy array can address
 
 
 class Batches:
@@ -36,18 +39,25 @@ class Batches:
     ------
     DataError
         If the source is shorter than ``sequence_length + 1`` tokens, or a number is out of range.
+    TypeError
+        A number is none.
     """
 
     def __init__(
         self, source: TokenSource, batch_size: int, sequence_length: int, seed: int = 0
     ) -> None:
+        batch_size = integer("batch_size", batch_size)
+        sequence_length = integer("sequence_length", sequence_length)
         if batch_size < 1:
             raise DataError(f"batch_size: {batch_size}, expected at least 1")
         _check_length(source, sequence_length)
+        most = _MAX_TOKENS // (sequence_length + 1)
+        if batch_size > most:
+            raise DataError(f"batch_size: {batch_size}, expected at most {most}")
         self._source = source
         self._batch_size = batch_size
         self._sequence_length = sequence_length
-        self._start_epoch(_checked_seed(seed), 0, 0)
+        self._start_epoch(_checked_seed(integer("seed", seed)), 0, 0)
 
     def __iter__(self) -> Batches:
         return self

@@ -115,8 +115,14 @@ def _find_entry(entry: str) -> list[DataFile]:
         if not paths:
             raise DataError(f"{entry}: glob matches 0 files, expected at least 1")
         return _sorted_relative(paths, _glob_root(entry))
-    kind = "not a regular file" if os.path.exists(entry) else "no such file"
-    raise DataError(f"{entry!r}: {kind}, expected a file, a folder or a glob")
+    try:
+        os.stat(entry)
+        found = "not a regular file"
+    except FileNotFoundError:
+        found = "no such file"
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        found = getattr(error, "strerror", None) or str(error)
+    raise DataError(f"{entry!r}: {found}, expected a file, a folder or a glob")
 
 
 def _walk(folder: str) -> list[str]:

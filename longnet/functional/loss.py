@@ -5,10 +5,13 @@ from math import prod
 import numpy as np
 
 from longnet._core import Tensor, ops
+from longnet.arguments import integer
 from longnet.autograd import Variable, is_recording, record
 from longnet.errors import DataError, ShapeError
 from longnet.functional.buffers import as_tensor, cast_to, empty, empty_like, matrix, zeros
 from longnet.matmul import matmul
+
+_BLOCK = 1 << 20  # elements multiplied by one call
 
 
 def linear_cross_entropy(
@@ -54,6 +57,7 @@ def linear_cross_entropy(
         raise ShapeError(f"loss: x {x.shape} and weight {weight.shape}, expected (..., K), (V, K)")
     if targets.shape != x.shape[:-1]:
         raise ShapeError(f"loss: targets {targets.shape}, expected {x.shape[:-1]}")
+    chunk = integer("chunk", chunk)
     if chunk < 1:
         raise ShapeError(f"loss: chunk {chunk}, expected at least 1")
     targets = targets.reshape(prod(targets.shape))
@@ -65,25 +69,32 @@ def linear_cross_entropy(
 
     inputs = [x, weight] if bias is None else [x, weight, bias]
     data = [variable.data for variable in inputs]
-    gradients = _Gradients(data, [is_recording() and v.requires_grad for v in inputs])
+    wanted = [is_recording() and variable.requires_grad for variable in inputs]
+    gradients = _Gradients(data, wanted, counted)
     losses = empty(targets.shape, x.data, "float32")
     buffer = empty((min(chunk, targets.size), weight.shape[0]), x.data)
     for begin in range(0, targets.size, chunk):
         rows = slice(begin, begin + chunk)
         logits = buffer[: targets[rows].size]
         _logits(logits, rows, *data)
-        dlogits = logits if any(gradients.wanted) else None
-        ops.cross_entropy(losses[rows], dlogits, logits, targets[rows], 1.0 / counted, ignore_index)
+        dlogits = logits if any(wanted) else None
+        ops.cross_entropy(losses[rows], dlogits, logits, targets[rows], 1.0, ignore_index)
         gradients.add(rows, logits, *data[:2])
-    return record(_scaled(_total(losses), 1.0 / counted), inputs, gradients.scaled)
+    loss = empty((), losses)
+    ops.fill(loss, _sum(losses) / counted)
+    return record(loss, inputs, gradients.scaled)
 
 
 class _Gradients:
-    """The gradients of x, weight and bias, as the chunks of logits add to them."""
+    """The gradients of x, weight and bias, as the chunks of logits add to them.
 
-    def __init__(self, data: list[Tensor], wanted: list[bool]) -> None:
-        self.wanted = wanted
+    They are those of the sum of all losses, and become those of the mean at the end: a half
+    precision would lose small values if each token's were divided by the number of tokens first.
+    """
+
+    def __init__(self, data: list[Tensor], wanted: list[bool], counted: int) -> None:
         self.dtypes = [x.dtype for x in data]
+        self.counted = counted
         # Sums over chunks are in float32, whatever the dtype.
         self.sums: list[Tensor | None] = [
             None if not want else empty_like(x) if i == 0 else zeros(x.shape, x, "float32")
@@ -103,10 +114,13 @@ class _Gradients:
             ops.add(dbias, dbias, cast_to(part, "float32"), 1.0)
 
     def scaled(self, dloss: Tensor) -> list[Tensor | None]:
-        """The gradients, given that of the loss."""
-        factor = dloss.item()
+        """The gradients, given that of the mean loss."""
+        factor = dloss.item() / self.counted
+        for total in self.sums:
+            if total is not None:
+                _scale(total, factor)
         return [
-            None if total is None else _scaled(cast_to(total, dtype), factor)
+            None if total is None else cast_to(total, dtype)
             for total, dtype in zip(self.sums, self.dtypes, strict=True)
         ]
 
@@ -119,15 +133,16 @@ def _logits(
         ops.bias_add(out, out, bias)
 
 
-def _total(losses: Tensor) -> Tensor:
+def _sum(losses: Tensor) -> float:
     total = empty((1,), losses)
     ops.sum_rows(total, losses.reshape(losses.size, 1))
-    return total.reshape(())
+    return total.item()
 
 
-def _scaled(tensor: Tensor, factor: float) -> Tensor:
-    if factor == 1.0:
-        return tensor
-    zero = zeros(tensor.shape, tensor)
-    ops.add(zero, zero, tensor, factor)
-    return zero
+def _scale(tensor: Tensor, factor: float) -> None:
+    """Multiply a tensor by a number, in its own memory."""
+    flat = tensor.reshape(tensor.size)
+    zero = zeros((min(_BLOCK, tensor.size),), tensor)
+    for begin in range(0, tensor.size, _BLOCK):
+        part = flat[begin : begin + _BLOCK]
+        ops.add(part, zero[: part.size], part, factor)

@@ -85,7 +85,7 @@ class Attention(Module):
         config = self.config
         B, N, E = x.shape
         segment_lengths, dilation_rates = self.levels(N)
-        documents = None if cu_seqlens is None else as_tensor(cu_seqlens)
+        documents = None if cu_seqlens is None else as_tensor(cu_seqlens).to(x.data.device)
         heads = (B, N, config.num_heads, config.head_dim)
         kv_heads = (B, N, config.kv_heads, config.head_dim)
         block = max(segment_lengths)

@@ -115,7 +115,9 @@ class Module:
             ops.cast(parameter.data, Tensor(np.ascontiguousarray(arrays[name])))
 
 
-def _check(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check(name: str, array: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray):
+        raise CheckpointError(f"{name}: found {type(array).__name__}, expected an array")
     if array.shape != shape:
         raise CheckpointError(f"{name}: found shape {array.shape}, expected {shape}")
     if str(array.dtype) not in ("float32", "float16", "bfloat16"):

@@ -3,12 +3,11 @@
 from longnet.train.metrics import read_metrics
 from longnet.train.plot import plot_loss
 from longnet.train.state import read_checkpoint, saved_config
-from longnet.train.trainer import LOSS_CURVE, METRICS, DivergenceError, Outcome, Trainer
+from longnet.train.trainer import LOSS_CURVE, METRICS, Outcome, Trainer
 
 __all__ = [
     "LOSS_CURVE",
     "METRICS",
-    "DivergenceError",
     "Outcome",
     "Trainer",
     "plot_loss",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from longnet.errors import ConfigError, LongNetError
+from longnet.evaluate.perplexity import Evaluation
 
 
 class MetricsFile:
@@ -96,6 +97,14 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             return [record for line in file if (record := _parse(line)) is not None]
     except OSError as error:
         raise LongNetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def validation_record(evaluation: Evaluation) -> dict[str, float]:
+    """What an evaluation adds to the record of its step."""
+    record = {"validation_loss": evaluation.loss}
+    if evaluation.bits_per_byte is not None:
+        record["validation_bits_per_byte"] = evaluation.bits_per_byte
+    return record
 
 
 def _end_of(file: BinaryIO, step: int) -> int:

@@ -13,7 +13,16 @@ from longnet.checkpoint import Checkpoint, latest, load, load_latest
 from longnet.config import RunConfig
 from longnet.errors import CheckpointError, ConfigError
 
-KEYS = ("config", "tokenizer", "data", "random", "optimizer", "tokens", "seconds")
+# What a training run keeps beside its arrays, and of what type.
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "config": dict,
+    "tokenizer": str,
+    "data": dict,
+    "random": dict,
+    "optimizer": dict,
+    "tokens": int,
+    "seconds": (int, float),
+}
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -32,11 +41,21 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     is_one = path.name.startswith("step-") or (path / "manifest.json").exists()
     checkpoint = load(path) if is_one else load_latest(path)
-    missing = [key for key in KEYS if key not in checkpoint.state]
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint.path}: found no {missing[0]!r} in its state, expected a training run's"
-        )
+    for group in ("model", "optimizer"):
+        if group not in checkpoint.arrays:
+            raise CheckpointError(
+                f"{checkpoint.path}: found no arrays of the {group}, expected a training run's"
+            )
+    for key, kind in KEYS.items():
+        if key not in checkpoint.state:
+            raise CheckpointError(
+                f"{checkpoint.path}: found no {key!r} in its state, expected a training run's"
+            )
+        found = checkpoint.state[key]
+        if not isinstance(found, kind):
+            raise CheckpointError(
+                f"{checkpoint.path}: found {key} {found!r} in its state, expected a training run's"
+            )
     return checkpoint
 
 

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 import longnet
-from longnet import checkpoint, random
+from longnet import blas, checkpoint, random
 from longnet.config import RunConfig
 from longnet.data import Batches
-from longnet.errors import LongNetError
+from longnet.errors import CheckpointError, DataError, DivergenceError, LongNetError
 from longnet.evaluate.perplexity import Evaluation, evaluate
 from longnet.model import LongNet
 from longnet.optim import AdamW, global_norm
 from longnet.schedules import make_schedule
 from longnet.train.clock import Clock
 from longnet.train.data import open_data
-from longnet.train.metrics import MetricsFile, read_metrics
+from longnet.train.metrics import MetricsFile, read_metrics, validation_record
 from longnet.train.plot import plot_loss
 from longnet.train.progress import Progress
 from longnet.train.signals import StopSignals
@@ -32,9 +32,9 @@ from longnet.train.state import check_folder, check_resumable, split_arrays
 METRICS = "metrics.jsonl"
 LOSS_CURVE = "loss.png"
 
-
-class DivergenceError(LongNetError, ArithmeticError):
-    """The loss or the gradients of a training step are not finite."""
+# A token's share of the loss may be less than float16 can hold: its backward pass is that of a
+# larger loss, and the update divides that out.
+_LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Trainer:
         )
         if settings.threads is not None:
             longnet.set_num_threads(settings.threads)
+            blas.set_num_threads(settings.threads)
         self.data = open_data(config)
         self._batches = Batches(
             self.data.train, settings.batch_size, settings.sequence_length, settings.seed
@@ -185,7 +186,7 @@ class Trainer:
             if evaluates:
                 evaluation = self.evaluate()
                 self._check_finite(self.step, "validation loss", evaluation.loss)
-                record |= _validation_record(evaluation)
+                record |= validation_record(evaluation)
                 progress.note(_sentence(self.step, evaluation))
             self._seconds = before + perf_counter() - start
             if evaluates or self.step % settings.log_every == 0:
@@ -215,12 +216,13 @@ class Trainer:
             self._check_finite(step, "loss", loss.item())
             total += loss.item()
             with self.clock("backward"):
-                loss.backward()
+                loss.backward(_LOSS_SCALE[settings.dtype])
         with self.clock("update"):
-            norm = global_norm(self.model.parameters()) / settings.accumulate
+            parts = settings.accumulate * _LOSS_SCALE[settings.dtype]
+            norm = global_norm(self.model.parameters()) / parts
             self._check_finite(step, "gradient norm", norm)
             # The mean over the micro-batches and the clipping in one factor.
-            scale = min(1.0, settings.clip / max(norm, 1e-30)) / settings.accumulate
+            scale = min(1.0, settings.clip / max(norm, 1e-30)) / parts
             learning_rate = self._schedule(self.step)
             self.optimizer.step(learning_rate, grad_scale=scale)
         self.step = step
@@ -275,20 +277,16 @@ class Trainer:
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
         state = saved.state
-        self.model.load_state_dict(saved.arrays["model"])
-        self.optimizer.load_state_dict(saved.arrays["optimizer"] | state["optimizer"])
-        self._batches.load_state_dict(state["data"])
-        self._random.load_state_dict(state["random"])
+        try:
+            self.model.load_state_dict(saved.arrays["model"])
+            self.optimizer.load_state_dict(saved.arrays["optimizer"] | state["optimizer"])
+            self._random.load_state_dict(state["random"])
+            self._batches.load_state_dict(state["data"])
+        except (CheckpointError, DataError) as error:
+            raise type(error)(f"{saved.path}: {error}") from error
         self.step, self.tokens, self._seconds = saved.step, state["tokens"], state["seconds"]
         if saved.path.parent.resolve() == self.out_dir.resolve():
             self._saved = saved.path
-
-
-def _validation_record(evaluation: Evaluation) -> dict[str, float]:
-    record = {"validation_loss": evaluation.loss}
-    if evaluation.bits_per_byte is not None:
-        record["validation_bits_per_byte"] = evaluation.bits_per_byte
-    return record
 
 
 def _sentence(step: int, evaluation: Evaluation) -> str:
