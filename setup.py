@@ -1,10 +1,12 @@
 """Builds the extension: the CPU backend once for each instruction set, everything else once; and
-beside it, where CUDA's compiler is found, the CUDA backend.
+beside it, where it is of use, the CUDA backend.
 
-LONGNET_CUDA=auto (the default) builds the CUDA backend where nvcc is on the PATH or in CUDA_HOME
-and goes on without it where it cannot; 1 fails instead; 0 leaves it out.
+LONGNET_CUDA=auto (the default) builds the CUDA backend where there is an NVIDIA driver, and nvcc on
+the PATH or in CUDA_HOME, and goes on without it where it cannot; 1 fails instead, and needs no
+driver; 0 leaves it out.
 """
 
+import ctypes
 import os
 import platform
 import shutil
@@ -44,7 +46,7 @@ if X86:
     INSTRUCTION_SETS |= {"avx2": AVX2_FLAGS, "avx512": AVX512_FLAGS}
 
 CUDA_LIBRARY = "liblongnet_cuda.so"
-NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall"]
 # Later GPUs compile the PTX of compute_80 when they first meet it.
 SM80_FLAGS = ["-gencode=arch=compute_80,code=[sm_80,compute_80]"]
 SM90_FLAGS = ["-gencode=arch=compute_90a,code=sm_90a"]
@@ -145,7 +147,18 @@ def cuda_choice():
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
     if choice == "1" and nvcc is None:
         raise CompileError(f"LONGNET_CUDA=1: no nvcc on the PATH, nor in {home}/bin")
-    return choice, None if choice == "0" else nvcc
+    # its kernels take minutes on two cores, so not where nothing can run them
+    wanted = choice == "1" or (choice == "auto" and has_driver())
+    return choice, nvcc if wanted else None
+
+
+def has_driver():
+    """Whether this machine has NVIDIA's driver."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def architectures(source):

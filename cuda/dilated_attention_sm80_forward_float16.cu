@@ -1,0 +1,9 @@
+#include "cuda/dilated_attention_sm80_forward.cuh"
+
+namespace dilated_sm80 {
+
+instance forward_float16(int64_t width, bool dropout) {
+    return forward_instance<__half>(width, dropout);
+}
+
+} // namespace dilated_sm80
