@@ -12,7 +12,7 @@ from longnet.config.settings import Settings, field_types
 # The paper's models take TrainConfig's defaults; "demo" is minutes on two CPU cores.
 _TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
-        "steps": 160,
+        "steps": 240,
         "batch_size": 1,
         "sequence_length": 4096,
         "learning_rate": 5e-3,
