@@ -1,8 +1,6 @@
 """Host memory: what is freed serves again, and is given back when it is needed."""
 
 import resource
-import subprocess
-import sys
 
 import pytest
 
@@ -37,7 +35,7 @@ def test_empty_cache_gives_it_back():
     assert resident() - before < 50 * MEGABYTES
 
 
-def test_kept_memory_makes_room():
+def test_kept_memory_makes_room(python):
     """A request that fails only because of memory that is kept does not fail."""
     code = """
 import resource, longnet
@@ -53,6 +51,6 @@ try:
 except longnet.OutOfMemoryError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = python("-c", code)
     assert run.returncode == 0, run.stderr
     assert "943718400 bytes asked for" in run.stdout
