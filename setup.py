@@ -162,9 +162,7 @@ def has_driver():
 
 
 def architectures(source):
-    """A file named for one architecture is compiled for that one alone."""
-    if source.stem.endswith("_sm80"):
-        return SM80_FLAGS
+    """A file named for Hopper is compiled for it alone."""
     return SM90_FLAGS if source.stem.endswith("_sm90") else SM80_FLAGS + SM90_FLAGS
 
 

@@ -146,10 +146,11 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
     encode_function encode = nullptr;
     void *scratch = nullptr;
     int64_t bytes = 0;
-    const int processors = processor_count();
+    int processors = 0;
     const lnet_tensor &q = *args->q;
     const int width = padded_width(q.shape[3]), queries = block_queries(width);
     lnet_tensor *const gradients[] = {args->dq, args->dk, args->dv};
+    LNET_TRY(count_processors(&processors, stream));
     LNET_TRY(make_plan(p, *args, processors));
     LNET_TRY(find_encode(OP, &encode));
     bytes = scratch_bytes(p);

@@ -128,9 +128,10 @@ lnet_status lnet_sm90_dilated_attention(const struct lnet_dilated_attention_args
     encode_function encode = nullptr;
     void *scratch = nullptr;
     int64_t bytes = 0;
-    const int processors = processor_count();
+    int processors = 0;
     const lnet_tensor &q = *args->q;
     const int width = padded_width(q.shape[3]), keys = block_keys(width);
+    LNET_TRY(count_processors(&processors, stream));
     LNET_TRY(make_plan(p, *args, processors));
     LNET_TRY(find_encode(OP, &encode));
     for (int i = 0; i < p.level_count; i++) {

@@ -34,11 +34,10 @@ int padded_width(int64_t width) {
     return width <= 48 ? 48 : width <= 64 ? 64 : 128;
 }
 
-int processor_count() {
-    int device = 0, count = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-    return count;
+lnet_status count_processors(int *count, const lnet_stream *stream) {
+    return lnet_cuda_check(
+        cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, stream->device),
+        "cudaDeviceGetAttribute");
 }
 
 void read_problem(problem &p, const lnet_dilation &dilation, const lnet_tensor &q,

@@ -18,7 +18,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
 
 divisor divisor_of(int64_t value);
 int padded_width(int64_t width); /* the instance that serves a head dim */
-int processor_count();
+lnet_status count_processors(int *count, const lnet_stream *stream);
 
 /* The fields of a zeroed problem that the call gives. */
 void read_problem(problem &p, const lnet_dilation &dilation, const lnet_tensor &q,

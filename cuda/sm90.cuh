@@ -70,10 +70,6 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-__device__ __forceinline__ void prefetch_map(const CUtensorMap *map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map));
-}
-
 /* Copies a box that begins at (c0, .., c4), innermost first, into shared memory. */
 __device__ __forceinline__ void load_box(uint32_t target, const CUtensorMap *map, uint32_t barrier,
                                          int c0, int c1, int c2, int c3, int c4) {
