@@ -32,6 +32,15 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each device in turn; calls of single ops (tests/ops.py) go there."""
+    import ops
+
+    monkeypatch.setattr(ops.Call, "device", request.param)
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs this Python with the arguments given and with environment variables as keywords."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -22,7 +22,12 @@ def poison(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 
 @dataclass
 class Call:
-    """Arguments of an op by name; the outputs are left alone, each call writes copies of them."""
+    """Arguments of an op by name; the outputs are left alone, each call writes copies of them.
+
+    They are NumPy arrays here, and copies of them on `device` where that is a GPU.
+    """
+
+    device: ClassVar[str] = "cpu"  # the fixture `device` sets it
 
     op: str
     outputs: dict[str, np.ndarray | None]
@@ -33,8 +38,24 @@ class Call:
         outputs = {
             name: array if array is None else array.copy() for name, array in self.outputs.items()
         }
-        getattr(_core.ops, self.op)(**{**outputs, **self.inputs, **changes})
+        self._run({**outputs, **self.inputs, **changes})
         return tuple(array for array in outputs.values() if array is not None)
+
+    def _run(self, arguments: dict[str, Any]) -> None:
+        op = getattr(_core.ops, self.op)
+        if self.device == "cpu":
+            op(**arguments)
+            return
+        # An array given twice is one tensor, as ops that work in place want it.
+        tensors = {
+            id(a): longnet.Tensor(a).to(self.device)
+            for a in arguments.values()
+            if isinstance(a, np.ndarray)
+        }
+        op(**{name: tensors.get(id(a), a) for name, a in arguments.items()})
+        for name in self.outputs:
+            if arguments[name] is not None:
+                arguments[name][...] = tensors[id(arguments[name])].to("cpu").numpy()
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         for name, value in {**self.outputs, **self.inputs}.items():

@@ -76,7 +76,8 @@ def test_cupy_both_ways(cupy, rng):
     np.testing.assert_array_equal(step.to("cpu").numpy(), array[::2, ::-1])
 
 
-def test_jax_both_ways(rng):
+def test_jax_both_ways(rng, monkeypatch):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else it takes most of the GPU
     jax = pytest.importorskip("jax")
     if jax.default_backend() != "gpu":
         pytest.skip("JAX has no GPU here")

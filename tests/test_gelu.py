@@ -5,6 +5,7 @@ import pytest
 from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, poison
 from reference import gelu as reference
 
+pytestmark = pytest.mark.usefixtures("device")
 SHAPES = [(), (1,), (0, 3), (5, 7), (3, 341), (1024,), (2, 5, 333)]
 
 
