@@ -133,7 +133,8 @@ def is_stale(target):
     listing = Path(f"{target}.d")
     if not target.exists() or not listing.exists():
         return True
-    files = listing.read_text().replace("\\\n", " ").split()[1:]
+    # gcc writes "target: files", nvcc "target : files"
+    files = listing.read_text().replace("\\\n", " ").partition(":")[2].split()
     made = target.stat().st_mtime
     return any(not Path(f).exists() or Path(f).stat().st_mtime > made for f in files)
 

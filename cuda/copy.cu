@@ -14,6 +14,7 @@ static const int64_t PIECE_BYTES = 8 << 20, GRAIN = 512 << 10;
 struct staging {
     char *piece[PIECES];
     cudaEvent_t done[PIECES]; /* the GPU's last copy from or to the piece */
+    int next;                 /* piece of the next copy in, so that small ones wait for none */
 };
 
 static lnet_status staging_of(staging **found, int32_t device) {
@@ -71,8 +72,10 @@ static lnet_status copy_in(void *memory, const void *host, int64_t bytes, bool p
                                "cudaMemcpyAsync");
     std::lock_guard<std::mutex> guard(staging_lock(stream->device));
     LNET_TRY(staging_of(&s, stream->device));
-    for (int64_t begin = 0, i = 0; begin < bytes; begin += PIECE_BYTES, i = (i + 1) % PIECES) {
+    for (int64_t begin = 0; begin < bytes; begin += PIECE_BYTES) {
         int64_t count = piece_bytes(bytes, begin);
+        int i = s->next;
+        s->next = (i + 1) % PIECES;
         LNET_CUDA_TRY(cudaEventSynchronize(s->done[i]));
         LNET_TRY(copy_on_host(s->piece[i], static_cast<const char *>(host) + begin, count));
         LNET_CUDA_TRY(cudaMemcpyAsync(static_cast<char *>(memory) + begin, s->piece[i],

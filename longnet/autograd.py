@@ -15,12 +15,13 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Any
 
-from longnet import random
+from longnet import anomaly
 from longnet._core import Tensor, ops
 from longnet.errors import LongNetError, ShapeError
 
-# Gradient of a result -> gradients of the inputs; None where none is wanted.
-Backward = Callable[[Tensor], Sequence[Tensor | None]]
+# Gradient of a result -> gradients of the inputs; None where none is wanted. Where the node
+# absorbs, the gradient that the first input has so far, or None, is a second argument.
+Backward = Callable[..., Sequence[Tensor | None]]
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 _order = count()
@@ -40,15 +41,20 @@ class Node:
         None once the walk has passed.
     passes : bool
         Whether `backward` may return its argument, or a view of it, or one tensor twice.
+    absorbs : bool
+        Whether `backward` takes, and adds to, the gradient that the first input has so far.
     """
 
-    __slots__ = ("backward", "inputs", "order", "passes")
+    __slots__ = ("absorbs", "backward", "inputs", "order", "passes")
 
-    def __init__(self, inputs: Sequence[Variable], backward: Backward, passes: bool) -> None:
+    def __init__(
+        self, inputs: Sequence[Variable], backward: Backward, passes: bool, absorbs: bool = False
+    ) -> None:
         self.order = next(_order)
         self.inputs = tuple(x._target() for x in inputs)
         self.backward: Backward | None = backward
         self.passes = passes
+        self.absorbs = absorbs
 
 
 class Variable:
@@ -183,22 +189,46 @@ def _visit(node: Node, pending: dict[Node, _Pending]) -> Iterator[Node]:
         raise LongNetError(
             "backward: the graph was freed by an earlier backward(), expected a new forward pass"
         )
-    gradients = node.backward(pending.pop(node).gradient)
-    targets, node.inputs, node.backward = node.inputs, (), None
-    for target, gradient in zip(targets, gradients, strict=True):
+    targets, arguments = node.inputs, [pending.pop(node).gradient]
+    if node.absorbs:
+        arguments.append(_so_far(targets[0], pending))
+    gradients = node.backward(*arguments)
+    for i, gradient in enumerate(gradients):
+        if gradient is not None:
+            anomaly.check(node.backward, f"the gradient of input {i}", gradient)
+    node.inputs, node.backward = (), None
+    for i, (target, gradient) in enumerate(zip(targets, gradients, strict=True)):
         if target is None or gradient is None:
             continue
+        is_sum = node.absorbs and i == 0
         if isinstance(target, Variable):
+            if is_sum:
+                target.grad = None
             target._accumulate(gradient, owned=not node.passes)
         elif target in pending:
-            pending[target].add(gradient, owned=not node.passes)
+            if is_sum:
+                pending[target] = _Pending(gradient, owned=not node.passes)
+            else:
+                pending[target].add(gradient, owned=not node.passes)
         else:
             pending[target] = _Pending(gradient, owned=not node.passes)
             yield target
 
 
+def _so_far(target: Node | Variable | None, pending: dict[Node, _Pending]) -> Tensor | None:
+    """Return what has been summed of the gradient that goes to `target`."""
+    if isinstance(target, Variable):
+        return target.grad
+    return pending[target].gradient if target in pending else None
+
+
 def record(
-    data: Tensor, inputs: Sequence[Variable], backward: Backward, *, passes: bool = False
+    data: Tensor,
+    inputs: Sequence[Variable],
+    backward: Backward,
+    *,
+    passes: bool = False,
+    absorbs: bool = False,
 ) -> Variable:
     """Make the variable an op returns.
 
@@ -213,16 +243,37 @@ def record(
     passes : bool
         Whether `backward` may return its argument, or a view of it, or one tensor twice; any other
         tensor it returns must be new.
+    absorbs : bool
+        Whether `backward` takes as a second argument what there is so far of the gradient of the
+        first input, or None, which it must not write to either, and returns the sum with its own:
+        one pass over memory instead of two where a residual connection meets a norm.
 
     Returns
     -------
     Variable
         On the tape if an input requires a gradient and recording is on.
     """
+    anomaly.check(backward, "the result", data)
+    if not (_recording.get() and any(x.requires_grad for x in inputs)):
+        return Variable(data)
+    return attach(data, inputs, backward, passes=passes, absorbs=absorbs)
+
+
+def attach(
+    data: Tensor,
+    inputs: Sequence[Variable],
+    backward: Backward,
+    *,
+    passes: bool = False,
+    absorbs: bool = False,
+) -> Variable:
+    """Make a variable that is on the tape in any case: `backward` reaches leaves of its own too.
+
+    Parameters and result are those of `record`.
+    """
     out = Variable(data)
-    if _recording.get() and any(x.requires_grad for x in inputs):
-        out.requires_grad = True
-        out._node = Node(inputs, backward, passes)
+    out.requires_grad = True
+    out._node = Node(inputs, backward, passes, absorbs)
     return out
 
 
@@ -245,35 +296,6 @@ def no_grad() -> Any:
     return _set_recording(False)
 
 
-def checkpoint(fn: Callable[..., Variable], *variables: Variable) -> Variable:
-    """Compute ``fn(*variables)`` and keep only `variables`, not what `fn` would have recorded.
-
-    The backward pass computes `fn` again, with the same seeds of dropout, and differentiates that.
-    The leaves used inside `fn` get their gradients too.
-
-    Parameters
-    ----------
-    fn : callable
-        Returns one variable and has no effect but that, so that it may be called twice.
-    *variables : Variable
-        Its arguments. What `fn` reaches in another way must be leaves, such as parameters.
-    """
-    if not _recording.get():
-        return fn(*variables)
-    seeds = random.current().copy()
-    with no_grad():
-        result = Variable(fn(*variables).data)
-    arguments = [(x.data, x.requires_grad) for x in variables]
-
-    def backward(gradient: Tensor) -> list[Tensor | None]:
-        again = [Variable(data, requires_grad) for data, requires_grad in arguments]
-        with random.use(seeds), _set_recording(True):
-            out = fn(*again)
-            if out.requires_grad:
-                out.backward(gradient)
-        return [x.grad for x in again]
-
-    # Parameters inside fn want gradients whether or not the arguments do.
-    result.requires_grad = True
-    result._node = Node(variables, backward, passes=False)
-    return result
+def recording() -> Any:
+    """Return a context manager inside which ops are recorded, also in one of `no_grad`."""
+    return _set_recording(True)

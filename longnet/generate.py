@@ -99,7 +99,7 @@ def _last_logits(model: LongNet, tokens: np.ndarray) -> np.ndarray:
     """Logits (V,) after the last of `tokens` (n,), without those after the others."""
     hidden = model.hidden(tokens[None])
     last = Variable(hidden.data[0, -1:])
-    return F.linear(last, F.cast(model.output, hidden.dtype)).data.numpy()[0]
+    return F.linear(last, model.output.in_dtype(hidden.dtype)).data.to("cpu").numpy()[0]
 
 
 def _choose(

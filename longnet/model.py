@@ -12,7 +12,7 @@ from longnet import functional as F
 from longnet import mixers
 from longnet._core import Tensor
 from longnet.arguments import integer
-from longnet.autograd import Variable, checkpoint
+from longnet.autograd import Variable
 from longnet.config import Config
 from longnet.errors import ConfigError, DTypeError, ShapeError
 from longnet.functional.buffers import as_tensor
@@ -26,8 +26,10 @@ from longnet.nn import (
     make_norm,
     residual_gains,
 )
+from longnet.recompute import CHUNK_ROWS, checkpoint, in_chunks
 
 IGNORE_INDEX = -100  # target of a token that the loss leaves out
+RECOMPUTE = "none", "block", "attention-kept"
 
 
 class FeedForward(Module):
@@ -61,8 +63,13 @@ class FeedForward(Module):
     def forward(self, x: Variable) -> Variable:
         """Map x (..., E) to (..., E)."""
         h = self.fc1(x)
-        h = F.gelu(h) if self.gate is None else F.swiglu(self.gate(x), h)
-        return self.fc2(h if self.norm is None else self.norm(h))
+        if self.gate is not None:
+            h = F.swiglu(self.gate(x), h)
+        elif self.norm is None:
+            h = F.gelu(h)
+        if self.norm is not None:
+            h = self.norm(h, gelu=self.gate is None)
+        return self.fc2(h)
 
 
 class Block(Module):
@@ -75,9 +82,31 @@ class Block(Module):
         self.ffn = FeedForward(config, device=device)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Variable, **sequences: Any) -> Variable:
-        """Map x (B, N, E) to (B, N, E); `sequences` are the mixer's lengths and cu_seqlens."""
-        x = F.add(x, self.dropout(self.mixer(self.mixer_norm(x), **sequences)))
+    def forward(self, x: Variable, *, recompute: str = "none", **options: Any) -> Variable:
+        """Map x (B, N, E) to (B, N, E).
+
+        Parameters
+        ----------
+        x : Variable (B, N, E)
+        recompute : {'none', 'block', 'attention-kept'}
+            What the backward pass computes again: nothing, or everything but, in the last case, the
+            mixer's attention.
+        **options
+            The mixer's.
+        """
+        mix = partial(self._mix, **options)
+        if recompute != "none":
+            return checkpoint(mix, x, tail=self._feed, keep=recompute == "attention-kept")
+        if x.shape[0] * x.shape[1] > CHUNK_ROWS:
+            return in_chunks(self._feed, mix(x))
+        mixed = self.dropout(self.mixer(self.mixer_norm(x), **options))
+        x, normalised = self.ffn_norm.add(x, mixed)
+        return F.add(x, self.dropout(self.ffn(normalised)))
+
+    def _mix(self, x: Variable, **options: Any) -> Variable:
+        return F.add(x, self.dropout(self.mixer(self.mixer_norm(x), **options)))
+
+    def _feed(self, x: Variable) -> Variable:
         return F.add(x, self.dropout(self.ffn(self.ffn_norm(x))))
 
 
@@ -129,29 +158,30 @@ class LongNet(Module):
         initialise(self.named_parameters(), seed)
 
     def hidden(
-        self, tokens: np.ndarray | Tensor, *, checkpoint_blocks: bool = False, **sequences: Any
+        self, tokens: np.ndarray | Tensor, *, recompute: str = "none", **options: Any
     ) -> Variable:
         """Return what the output projection sees.
 
         Parameters
         ----------
         tokens : array (B, N), int32 or int64
-        checkpoint_blocks : bool
-            Keep only each block's input for the backward pass, which computes the block again.
-        **sequences
-            `lengths` and `cu_seqlens`, as `loss` takes them.
+        recompute : {'none', 'block', 'attention-kept'}
+            What the backward pass computes again, as `loss` takes it.
+        **options
+            `lengths`, `cu_seqlens` and `deterministic`, as `loss` takes them.
 
         Returns
         -------
         Variable (B, N, E)
         """
+        if recompute not in RECOMPUTE:
+            raise ConfigError(f"recompute: found {recompute!r}, expected {', '.join(RECOMPUTE)}")
         tokens = as_tensor(tokens)
         if len(tokens.shape) != 2 or 0 in tokens.shape:
             raise ShapeError(f"tokens: found shape {tokens.shape}, expected (B, N), not empty")
         x = self.dropout(self.embedding(tokens))
         for block in self.blocks:
-            run = partial(block, **sequences)
-            x = checkpoint(run, x) if checkpoint_blocks else run(x)
+            x = block(x, recompute=recompute, **options)
         return self.norm(x)
 
     def logits(self, tokens: np.ndarray | Tensor, **options: Any) -> Variable:
@@ -168,15 +198,16 @@ class LongNet(Module):
         Variable (B, N, V)
         """
         x = self.hidden(tokens, **options)
-        return F.linear(x, F.cast(self.output, x.dtype))
+        return F.linear(x, self.output.in_dtype(x.dtype))
 
     def loss(
         self,
         tokens: np.ndarray | Tensor,
         targets: np.ndarray | Tensor,
         *,
-        chunk: int = 1024,
-        checkpoint_blocks: bool = False,
+        chunk: int | None = None,
+        recompute: str = "none",
+        deterministic: bool = False,
         lengths: np.ndarray | None = None,
         cu_seqlens: np.ndarray | Tensor | None = None,
     ) -> Variable:
@@ -188,10 +219,13 @@ class LongNet(Module):
             0 to V - 1.
         targets : array (B, N), int32 or int64
             The token after each; `IGNORE_INDEX` where it does not count.
-        chunk : int
-            Tokens of which logits exist at one time.
-        checkpoint_blocks : bool
-            Keep only each block's input for the backward pass, which computes the block again.
+        chunk : int, optional
+            Tokens of which logits exist at one time; None: 1024 on the CPU, 8192 on a GPU.
+        recompute : {'none', 'block', 'attention-kept'}
+            What the backward pass computes again in place of storing it: nothing; each block, of
+            which only the input stays; or each block but its attention, whose output stays too.
+        deterministic : bool
+            Gradients of the same bits every time on a GPU as well, at some cost.
         lengths : array (B,) int64, optional
             Rows of each sequence that exist; later ones do not count.
         cu_seqlens : array (S+1,) int64, optional
@@ -215,8 +249,15 @@ class LongNet(Module):
             past = np.arange(tokens.shape[1]) >= np.asarray(lengths)[:, None]
             targets = np.where(past, np.int32(IGNORE_INDEX), np.asarray(targets))
         x = self.hidden(
-            tokens, checkpoint_blocks=checkpoint_blocks, lengths=lengths, cu_seqlens=cu_seqlens
+            tokens,
+            recompute=recompute,
+            deterministic=deterministic,
+            lengths=lengths,
+            cu_seqlens=cu_seqlens,
         )
+        if chunk is None:
+            chunk = 1024 if x.data.device == "cpu" else 8192
+        output = self.output.in_dtype(x.dtype)
         return F.linear_cross_entropy(
-            x, F.cast(self.output, x.dtype), None, targets, chunk=chunk, ignore_index=IGNORE_INDEX
+            x, output, None, targets, chunk=chunk, ignore_index=IGNORE_INDEX
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from ops import Call
 
 from longnet import Tensor
 from longnet.autograd import Variable
@@ -14,9 +15,19 @@ TOLERANCE = 5e-6
 STEP = 1e-5  # of central differences in float64: their own error is about STEP ** 2
 
 
+def put(array: np.ndarray) -> Tensor:
+    """A copy on the device that the fixture `device` chose."""
+    return Tensor(np.array(array)).to(Call.device)
+
+
+def back(tensor: Tensor) -> np.ndarray:
+    """What a tensor of any device holds."""
+    return tensor.to("cpu").numpy()
+
+
 def variable(array: np.ndarray) -> Variable:
     """A leaf that wants a gradient, over a float32 copy."""
-    return Variable(Tensor(np.array(array, np.float32)), requires_grad=True)
+    return Variable(put(np.asarray(array, np.float32)), requires_grad=True)
 
 
 def directional(
@@ -54,10 +65,10 @@ def check_op(
     expected = reference(*[x.astype(np.float64) for x in arrays])
     assert out.shape == expected.shape
     np.testing.assert_allclose(
-        out.data.numpy(), expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()
+        back(out.data), expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()
     )
     dout = rng.standard_normal(expected.shape).astype(np.float32)
-    out.backward(Tensor(dout.copy()))
+    out.backward(put(dout))
     for index, (x, array) in enumerate(zip(inputs, arrays, strict=True)):
         assert x.grad.shape == x.shape
         for _ in range(3):
@@ -65,6 +76,6 @@ def check_op(
             change = directional(
                 lambda moved: float((reference(*moved) * dout).sum()), arrays, index, direction
             )
-            terms = x.grad.numpy() * direction
+            terms = back(x.grad) * direction
             error = abs(terms.sum(dtype=np.float64) - change)
             assert error <= tolerance * np.abs(terms).sum() + 1e-8, (index, error, change)

@@ -2,28 +2,120 @@
 
 import numpy as np
 import pytest
-from ops import Call, assert_close, check_contract
+from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.adamw import adamw
+from reference.rounding import stochastic
+from reference.uniform import words
 
 import longnet
 
+pytestmark = pytest.mark.usefixtures("device")
+HALVES = FLOATS[1:]
 
-def make(rng, shape=(700, 131), **options):
+
+def make(rng, shape=(700, 131), dtype=np.float32, rounded=None, **options):
     weight, m, grad = rng.standard_normal((3, *shape)).astype(np.float32)
     v = rng.random(shape, dtype=np.float32)
     settings = {
-        **{"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8},
-        **{"weight_decay": 0.01, "step": 7, "grad_scale": 0.5, **options},
+        **{"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8, "weight_decay": 0.01},
+        **{"step": 7, "grad_scale": 0.5, "stochastic": False, "seed": 2**40 + 3, **options},
     }
-    return Call("adamw", {"weight": weight, "m": m, "v": v}, {"grad": grad, **settings})
+    outputs = {"weight": weight, "m": m, "v": v}
+    if rounded is not None:
+        outputs["rounded"] = poison(*shape, dtype=rounded)
+    return Call("adamw", outputs, {"grad": grad.astype(dtype), **settings})
+
+
+def exact(call):
+    """The reference's weight, m and v."""
+    arguments = {**call.outputs, **call.inputs}
+    for name in ("rounded", "factor", "stochastic", "seed"):
+        arguments.pop(name, None)
+    return adamw(**arguments)
+
+
+def still(rng, weight, dtype, **options):
+    """A step that leaves the weight as it is and rounds it stochastically."""
+    options = {"learning_rate": 0.0, "stochastic": True, **options}
+    call = make(rng, weight.shape, rounded=dtype, **options)
+    call.outputs["weight"] = weight
+    return call
 
 
 @pytest.mark.parametrize("step", [1, 2, 1000, 10**12])
 @pytest.mark.parametrize("shape", [(0,), (1,), (3, 341)])
 def test_values(rng, shape, step):
     call = make(rng, shape, step=step)
-    for computed, exact in zip(call(), adamw(**call.outputs, **call.inputs), strict=True):
-        assert_close(computed, exact, 2e-7)
+    for computed, y in zip(call(), exact(call), strict=True):
+        assert_close(computed, y, 2e-7)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("shape", [(1,), (3, 341), (40, 136)])
+def test_half_gradients(rng, shape, dtype):
+    call = make(rng, shape, dtype)
+    for computed, y in zip(call(), exact(call), strict=True):
+        assert_close(computed, y, 2e-7)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_rounded_to_nearest(rng, dtype):
+    call = make(rng, (3, 341), rounded=dtype)
+    *state, rounded = call()
+    assert np.array_equal(rounded, state[0].astype(dtype))
+    call.outputs.pop("rounded")
+    assert all(np.array_equal(a, b) for a, b in zip(state, call(), strict=True))
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("shape", [(1,), (3, 341), (40, 136)])
+def test_rounded_stochastically(rng, shape, dtype, seed):
+    weight, _, _, rounded = make(rng, shape, rounded=dtype, stochastic=True, seed=seed)()
+    random = words(weight.size, seed).reshape(shape)
+    assert np.array_equal(rounded, stochastic(weight, random, dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_rounding_at_any_size(rng, dtype):
+    """Subnormal numbers, those beyond the largest, and what is no number."""
+    weight = rng.standard_normal(40_001) * np.exp2(rng.integers(-160, 127, 40_001))
+    weight[:20_000] = rng.standard_normal(20_000) * np.exp2(rng.integers(-30, 18, 20_000))
+    weight = np.concatenate([weight, [0, -0.0, np.inf, -np.inf, np.nan]]).astype(np.float32)
+    call = still(rng, weight, dtype)
+    kept, _, _, rounded = call()
+    assert np.array_equal(kept, weight, equal_nan=True)
+    expected = stochastic(kept, words(kept.size, call.inputs["seed"]), dtype)
+    assert np.array_equal(rounded.astype(float), expected.astype(float), equal_nan=True)
+    signs = np.signbit(rounded) == np.signbit(expected)
+    assert signs[~np.isnan(kept)].all()
+
+
+@pytest.mark.parametrize("value", [1 + 2**-12, -0.3, 3e-6])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_right_in_the_mean(rng, dtype, value):
+    weight = np.full(100_000, value, np.float32)
+    rounded = still(rng, weight, dtype)()[3].astype(float)
+    steps = np.unique(rounded)
+    assert steps.size == 2
+    assert abs(rounded.mean() - weight[0]) < 5 * (steps[1] - steps[0]) / 2 / np.sqrt(weight.size)
+
+
+def test_factor(rng):
+    call = make(rng, grad_scale=0.5)
+    expected = call(grad_scale=0.125)
+    found = call(factor=np.array([0.25], np.float32))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rounded", [None, *HALVES])
+def test_a_factor_that_is_not_finite_changes_nothing(rng, rounded, factor):
+    call = make(rng, rounded=rounded, factor=np.array([factor], np.float32))
+    if rounded is not None:
+        call.outputs["rounded"] = call.outputs["weight"].astype(rounded)
+    for found, before in zip(call(), call.outputs.values(), strict=True):
+        assert np.array_equal(found, before)
 
 
 def test_first_step_is_the_learning_rate(rng):
@@ -37,13 +129,14 @@ def test_first_step_is_the_learning_rate(rng):
 def test_many_steps(rng):
     """Errors do not build up over a run: v remembers 50 steps of three roundings each."""
     call = make(rng, (50,))
-    exact = tuple(call.outputs.values())
+    state = tuple(call.outputs.values())
     for step in range(1, 201):
         grad = rng.standard_normal(50).astype(np.float32)
         call.inputs |= {"grad": grad, "step": step}
-        exact = adamw(*exact, **call.inputs)
+        options = {k: v for k, v in call.inputs.items() if k not in ("stochastic", "seed")}
+        state = adamw(*state, **options)
         call.outputs = dict(zip(("weight", "m", "v"), call(), strict=True))
-    for computed, y in zip(call.outputs.values(), exact, strict=True):
+    for computed, y in zip(call.outputs.values(), state, strict=True):
         assert_close(computed, y, 50 * 3 * 2**-24)
 
 
@@ -60,6 +153,7 @@ BAD_VALUES = [
     ({"learning_rate": np.inf}, "learning_rate is inf, expected a finite number"),
     ({"weight_decay": np.nan}, "weight_decay is nan, expected a finite number"),
     ({"grad_scale": np.nan}, "grad_scale is nan, expected a finite number"),
+    ({"stochastic": True}, "stochastic without rounded, expected both"),
 ]
 
 
@@ -69,5 +163,17 @@ def test_bad_values(rng, change, message):
         make(rng)(**change)
 
 
+def everything(rng, shape=(700, 131), dtype=np.float32, rounded=HALVES[1]):
+    factor = np.array([0.7], np.float32)
+    return make(rng, shape, dtype, rounded, factor=factor, stochastic=True)
+
+
 def test_contract(rng):
     check_contract(make(rng))
+    check_contract(everything(rng))
+
+
+@pytest.mark.parametrize("rounded", HALVES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype, rounded):
+    check_offsets(everything(rng, (700, 136), dtype, rounded))

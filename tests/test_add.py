@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, check_contract, poison
+from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.add import add
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def make(rng, shape=(700, 131), dtype=np.float32, alpha=-0.7):
@@ -28,3 +30,8 @@ def test_in_place(rng, name):
 
 def test_contract(rng):
     check_contract(make(rng))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype):
+    check_offsets(make(rng, (700, 136), dtype))

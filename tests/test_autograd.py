@@ -1,4 +1,4 @@
-"""The tape: sums of gradients, what is freed when, no_grad, checkpoints."""
+"""The tape: sums of gradients, what is freed when, no_grad."""
 
 import gc
 import weakref
@@ -8,9 +8,9 @@ import pytest
 from gradients import variable
 
 import longnet
-from longnet import Tensor, random
+from longnet import Tensor
 from longnet import functional as F
-from longnet.autograd import Variable, checkpoint, is_recording, no_grad, record
+from longnet.autograd import Variable, is_recording, no_grad, record
 
 
 def value(x: Tensor) -> np.ndarray:
@@ -38,6 +38,38 @@ def test_a_gradient_handed_to_two_places_is_not_overwritten(rng):
     F.add(again, F.gelu(again)).backward(Tensor(dout))
     np.testing.assert_array_equal(y.grad.numpy(), again.grad.numpy())
     assert not np.shares_memory(y.grad.numpy(), given.numpy())
+
+
+def test_an_op_that_absorbs_gets_what_there_is_so_far(rng):
+    """From a node, a leaf, nothing yet, or nothing wanted; and what it returns is the sum."""
+    seen = []
+
+    def triple(x: Variable) -> Variable:
+        def backward(dy: Tensor, so_far: Tensor | None) -> list[Tensor | None]:
+            seen.append(None if so_far is None else value(so_far).tolist())
+            return [Tensor(3 * dy.numpy() + (0 if so_far is None else so_far.numpy()))]
+
+        return record(Tensor(3 * x.data.numpy()), [x], backward, absorbs=True)
+
+    x = variable(np.array([1.0]))
+    y = F.reshape(x, (1,))
+    F.add(F.add(triple(triple(y)), y), x).backward()  # 9 y + y + x
+    assert seen == [None, [1.0]]
+    assert x.grad.item() == 11
+    F.add(triple(x), x).backward()
+    assert seen[2:] == [[12.0]]
+    assert x.grad.item() == 15
+    constant = Variable(Tensor(np.array([1.0], np.float32)))
+    weight = variable(np.array([2.0]))
+    record(
+        Tensor(np.array([2.0], np.float32)),
+        [constant, weight],
+        lambda dy, so_far: [seen.append(so_far), dy.copy()],
+        absorbs=True,
+    ).backward()
+    assert seen[3:] == [None]
+    assert weight.grad.item() == 1
+    assert constant.grad is None
 
 
 def test_several_backward_calls_accumulate(rng):
@@ -147,72 +179,3 @@ def test_no_grad():
     with pytest.raises(ZeroDivisionError), no_grad():
         1 / 0  # noqa: B018
     assert is_recording()
-
-
-def layers(weight: Variable, p: float):
-    def run(x: Variable) -> Variable:
-        y = F.dropout(F.gelu(F.linear(x, weight)), p, random.current().next_seed())
-        return F.add(y, F.dropout(x, p, random.current().next_seed()))
-
-    return run
-
-
-@pytest.mark.parametrize("p", [0.0, 0.4])
-def test_checkpoint_gives_the_same_bits(rng, p):
-    array, matrix = rng.standard_normal((7, 8)), rng.standard_normal((3, 8, 8))
-    dout = rng.standard_normal((7, 8)).astype(np.float32)
-
-    def run(keep: bool) -> list[np.ndarray]:
-        x, weights = variable(array), [variable(w) for w in matrix]
-        out = F.gelu(x)
-        with random.use(random.RandomState(5)):
-            for weight in weights:
-                fn = layers(weight, p)
-                out = fn(out) if keep else checkpoint(fn, out)
-        drawn = random.current().drawn
-        out.backward(Tensor(dout.copy()))
-        assert random.current().drawn == drawn
-        return [value(out.data), *(value(v.grad) for v in (x, *weights))]
-
-    for kept, recomputed in zip(run(True), run(False), strict=True):
-        np.testing.assert_array_equal(kept, recomputed)
-
-
-def test_nested_checkpoints_and_arguments_without_gradient(rng):
-    weight = variable(rng.standard_normal((8, 8)))
-    x = Variable(Tensor(rng.standard_normal((3, 8)).astype(np.float32)))
-    inner = layers(weight, 0.2)
-    results = []
-    for fn in (inner, lambda v: checkpoint(inner, v)):
-        weight.grad = None
-        with random.use(random.RandomState(1)):
-            out = checkpoint(fn, x)
-        out.backward(Tensor(np.ones((3, 8), np.float32)))
-        assert x.grad is None
-        results.append(value(weight.grad))
-    np.testing.assert_array_equal(*results)
-
-
-def test_checkpoint_keeps_nothing_but_its_arguments(rng):
-    x = variable(rng.standard_normal((64, 64)))
-    fn = layers(variable(rng.standard_normal((64, 64))), 0.0)
-
-    before = longnet.memory_stats()["bytes"]
-    out = fn(x)
-    kept = longnet.memory_stats()["bytes"] - before
-    del out
-    out = checkpoint(fn, x)
-    assert longnet.memory_stats()["bytes"] - before == out.data.nbytes < kept
-
-
-def test_checkpoint_of_the_identity_leaves_its_argument_alone(rng):
-    x = variable(rng.standard_normal(3))
-    out = checkpoint(lambda v: v, x)
-    out.backward(Tensor(np.ones(3, np.float32)))
-    np.testing.assert_array_equal(x.grad.numpy(), np.ones(3))
-
-
-def test_checkpoint_under_no_grad(rng):
-    x = variable(rng.standard_normal(3))
-    with no_grad():
-        assert not checkpoint(F.gelu, x).requires_grad

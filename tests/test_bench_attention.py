@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import sys
 
 import pytest
 
 longnet = pytest.importorskip("longnet")
 
-from longnet.bench import attention as bench  # noqa: E402
+from longnet.bench import attention, attention_cpu  # noqa: E402
 from longnet.bench.devices import CpuDevice  # noqa: E402
 
 
@@ -21,18 +22,18 @@ def small(monkeypatch):
         "SHORT": 64,
         "LONG": 256,
     }.items():
-        monkeypatch.setattr(bench, name, value)
+        monkeypatch.setattr(attention_cpu, name, value)
 
 
 def parse(*arguments):
     parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
+    attention.add_arguments(parser)
     return parser.parse_args(arguments)
 
 
 def test_measure(small):
-    attention = longnet.DilatedAttention([32], [2])
-    row = bench.measure(CpuDevice(), "one", attention, 96, 3, repeats=3, dim=16)
+    pattern = longnet.DilatedAttention([32], [2])
+    row = attention_cpu.measure(CpuDevice(), "one", pattern, 96, 3, repeats=3, dim=16)
     assert row.levels == "32/2"
     assert row.pairs == 3 * 3 * 16 * 17 // 2
     for step in ("forward", "backward"):
@@ -44,13 +45,13 @@ def test_measure(small):
 
 
 def test_run_saves_what_it_prints(small, tmp_path, capsys):
-    assert bench.run(parse("--long", "--repeats", "2", "--save", str(tmp_path / "new"))) == 0
+    assert attention.run(parse("--long", "--repeats", "2", "--save", str(tmp_path / "new"))) == 0
     text = (tmp_path / "new" / "attention_cpu.txt").read_text()
     assert capsys.readouterr().out == text
     header, *rows = map(json.loads, (tmp_path / "new" / "attention_cpu.jsonl").open())
     assert {"date", "command", "processor", "threads", "instruction_set"} <= set(header)
     assert [row["name"] for row in rows] == [
-        *(f"{16 * r}/{r}" for r in bench.LEVEL_RATES),
+        *(f"{16 * r}/{r}" for r in attention_cpu.LEVEL_RATES),
         "paper",
         "paper, 2 heads, 64",
         "paper, 2 heads, 256",
@@ -59,7 +60,26 @@ def test_run_saves_what_it_prints(small, tmp_path, capsys):
     assert "time a token of 256 over 64: forward " in text
 
 
-def test_bad_repeats(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "0"], "argument --repeats: 0, expected 1 or more"),
+        (["--only", "paper,papers"], "argument --only: 'papers', expected some of paper, powers"),
+        (["--only", "paper"], "argument --only: cpu, expected with --device cuda"),
+        (["--device", "cuda", "--long"], "argument --long: cuda, whose group is --only lengths"),
+        (["--device", "tpu"], "invalid choice: 'tpu'"),
+    ],
+)
+def test_bad_options(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        parse("--repeats", "0")
-    assert "0, expected 1 or more" in capsys.readouterr().err
+        attention.run(parse(*arguments))
+    assert message in capsys.readouterr().err
+
+
+def test_the_gpu_needs_torch(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("longnet.bench.gpu_attention")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit):
+        attention.run(parse("--device", "cuda"))
+    assert "argument --device: cuda measures beside PyTorch: " in capsys.readouterr().err

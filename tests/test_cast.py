@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, check_contract, poison
+from ops import FLOATS, Call, check_contract, check_offsets, poison
 from reference.cast import cast
 
-pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("device"),
+    pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning"),
+]
 
 
 def make(rng, shape=(700, 131), dtype=np.float32, target=np.float16):
@@ -44,3 +47,11 @@ def test_halves_and_their_middles(target):
 
 def test_contract(rng):
     check_contract(make(rng, target=np.float32))
+
+
+@pytest.mark.parametrize("target", FLOATS)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype, target):
+    call = make(rng, (700, 136), dtype, target)
+    call.inputs["x"] = rng.standard_normal((700, 136)).astype(dtype)
+    check_offsets(call)

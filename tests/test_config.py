@@ -54,7 +54,7 @@ def runs(draw):
         seed=draw(st.integers(0, 2**63 - 1)),
         eps=draw(positive),
         threads=draw(st.none() | st.integers(1, 99)),
-        checkpoint_blocks=draw(st.booleans()),
+        recompute=draw(st.sampled_from(["none", "block", "attention-kept"])),
     )
     return RunConfig(model, data, train)
 

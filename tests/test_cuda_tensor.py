@@ -210,3 +210,9 @@ def test_memory_does_not_leak(array):
         on_gpu(array)[::2].copy().to("cpu")
     gc.collect()
     assert longnet.memory_stats("cuda")["bytes"] == before
+
+
+def test_item():
+    assert Tensor(np.array([[2.5]], np.float32)).to("cuda").item() == 2.5
+    with pytest.raises(ValueError, match="size 1"):
+        Tensor(np.zeros(2, np.float32)).to("cuda").item()

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, check_contract, poison
+from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.dropout import dropout
 
 import longnet
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def make(rng, shape=(700, 131), dtype=np.float32, p=0.3, seed=2**40 + 3):
@@ -56,3 +58,8 @@ def test_in_place(rng):
 
 def test_contract(rng):
     check_contract(make(rng))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype):
+    check_offsets(make(rng, (700, 136), dtype))

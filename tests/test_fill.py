@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, check_contract, poison
+from ops import FLOATS, Call, check_contract, check_offsets, poison
 from reference.fill import fill
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -17,3 +19,8 @@ def test_values(shape, value, dtype):
 
 def test_contract():
     check_contract(Call("fill", {"out": poison(700, 131)}, {"value": 1.5}), any_shape=("out",))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(dtype):
+    check_offsets(Call("fill", {"out": poison(700, 136, dtype=dtype)}, {"value": 1.5}))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, poison
+from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, check_offsets, poison
 from reference import gelu as reference
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -59,3 +59,9 @@ def test_in_place(rng):
 def test_contract(rng):
     check_contract(make(rng))
     check_contract(make_backward(rng))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype):
+    check_offsets(make(rng, (700, 136), dtype))
+    check_offsets(make_backward(rng, (700, 136), dtype))

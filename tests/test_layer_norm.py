@@ -2,13 +2,27 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, poison
+from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, check_offsets, poison
 from reference import layer_norm as reference
 
 import longnet
 
+pytestmark = pytest.mark.usefixtures("device")
 EPS = 1e-5
-SHAPES = [(4,), (0, 3), (5, 1), (3, 7), (2, 3, 16), (37, 192), (11, 769), (1, 5000)]
+SHAPES = [
+    (4,),
+    (0, 3),
+    (5, 1),
+    (3, 7),
+    (2, 3, 16),
+    (37, 192),
+    (11, 769),
+    (1, 5000),
+    (2, 40_001),
+    (300, 768),
+    (9, 3072),
+    (3, 16_384),
+]
 
 
 def make_inputs(rng, shape, dtype):
@@ -100,5 +114,7 @@ def test_eps_out_of_range(rng, eps):
 
 
 def test_contract(rng):
-    check_contract(make(rng))
-    check_contract(make_backward(rng))
+    for call in (make(rng), make_backward(rng)):
+        check_contract(call)
+    for call in (make(rng, (5, 64)), make_backward(rng, (5, 64))):
+        check_offsets(call)

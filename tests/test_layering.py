@@ -27,15 +27,18 @@ FOREIGN = re.compile(r"^(Python|numpy/|cuda|cublas|nccl|mpi)", re.IGNORECASE)
 
 # Lower layers first: a module imports only modules of its own layer or of lower ones.
 LAYERS = [
-    {"errors", "arguments", "_core"},
+    {"errors", "arguments", "cuda_libraries", "kept", "_core"},
     {"attention", "config", "schedules", "data", "checkpoint", "random", "matmul", "blas"},
+    {"anomaly"},
     {"autograd"},
     {"functional", "torch"},
+    {"recompute"},
     {"nn"},
     {"mixers"},
     {"model"},
-    {"optim", "generate", "evaluate", "bench"},
+    {"optim", "generate", "evaluate", "flops"},
     {"train"},
+    {"bench"},
     {"info", "cli"},
 ]
 

@@ -8,8 +8,10 @@ from reference import longnet as reference
 
 import longnet
 from longnet import Config, Tensor, random
+from longnet import model as model_module
+from longnet import recompute as recompute_module
 from longnet.autograd import no_grad
-from longnet.model import IGNORE_INDEX, LongNet
+from longnet.model import IGNORE_INDEX, RECOMPUTE, LongNet
 
 TINY = {
     "vocab_size": 11,
@@ -111,15 +113,15 @@ def test_loss_and_full_gradient(rng, variant):
 
 
 @pytest.mark.parametrize("mixer", ["dilated", "dense"])
-@pytest.mark.parametrize("checkpoint_blocks", [False, True])
-def test_causality_by_gradient(rng, mixer, checkpoint_blocks):
+@pytest.mark.parametrize("recompute", RECOMPUTE)
+def test_causality_by_gradient(rng, mixer, recompute):
     """No target up to position n moves the embedding of a token that occurs only after n."""
     model, (tokens, targets) = make(mixer=mixer), batch(rng, (1, 24))
     for n in (0, 7, 15, 22):
         tokens, early = tokens % 10, targets.copy()
         tokens[:, n + 1 :] = 10
         early[:, n + 1 :] = IGNORE_INDEX
-        found = backward(model, tokens, early, checkpoint_blocks=checkpoint_blocks)[1]
+        found = backward(model, tokens, early, recompute=recompute)[1]
         assert not found["embedding.weight"][10].any()
         assert found["embedding.weight"][tokens[0, n]].any()
 
@@ -159,27 +161,39 @@ def test_padding_on_the_right_changes_nothing(rng):
         np.testing.assert_array_equal(found[name], changed[name])
 
 
+@pytest.mark.parametrize("chunk_rows", [10, 1 << 17])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_checkpointed_blocks_give_the_same_bits(rng, dropout):
+def test_recomputing_gives_the_same_bits(rng, monkeypatch, dropout, chunk_rows):
+    for module in (model_module, recompute_module):
+        monkeypatch.setattr(module, "CHUNK_ROWS", chunk_rows)
     model, (tokens, targets) = make(dropout=dropout, attention_dropout=dropout), batch(rng)
     results = []
-    for checkpoint_blocks in (False, True):
+    for recompute in RECOMPUTE:
         with random.use(random.RandomState(8)):
-            results.append(backward(model, tokens, targets, checkpoint_blocks=checkpoint_blocks))
-    assert results[0][0] == results[1][0]
-    for name, gradient in results[0][1].items():
-        np.testing.assert_array_equal(gradient, results[1][1][name])
+            results.append(backward(model, tokens, targets, recompute=recompute))
+    (loss, gradients), *others = results
+    for other, found in others:
+        assert other == loss
+        for name, gradient in gradients.items():
+            np.testing.assert_array_equal(found[name], gradient)
 
 
-def test_checkpointed_blocks_hold_less(rng):
+def test_recomputing_holds_less(rng):
     model, (tokens, targets) = make(num_layers=6), batch(rng, (1, 64))
     held = []
-    for checkpoint_blocks in (False, True):
+    for recompute in RECOMPUTE:
         before = longnet.memory_stats()["bytes"]
-        loss = model.loss(tokens, targets, checkpoint_blocks=checkpoint_blocks)
+        loss = model.loss(tokens, targets, recompute=recompute)
         held.append(longnet.memory_stats()["bytes"] - before)
         del loss
-    assert held[1] < held[0] / 5
+    none, block, kept = held
+    assert block < none / 5
+    assert block < kept < none / 3
+
+
+def test_an_unknown_way_to_recompute(rng):
+    with pytest.raises(longnet.ConfigError, match="recompute: found 'blocks', expected none, bl"):
+        make().loss(*batch(rng), recompute="blocks")
 
 
 def test_two_half_batches_equal_a_whole_one(rng):

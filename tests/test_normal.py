@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, check_contract, poison
+from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.normal import normal
 
 import longnet
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def make(shape=(700, 131), dtype=np.float32, mean=0.5, std=2.0, seed=5):
@@ -44,3 +46,8 @@ def test_bad_values():
 
 def test_contract():
     check_contract(make(), any_shape=("out",))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(dtype):
+    check_offsets(make((700, 136), dtype))

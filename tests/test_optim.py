@@ -8,7 +8,7 @@ from reference.adamw import adamw
 
 import longnet
 from longnet import Tensor, nn
-from longnet.optim import AdamW, global_norm
+from longnet.optim import AdamW, clip_factor
 
 
 def parameter(name, array):
@@ -33,7 +33,7 @@ def test_steps_against_float64(rng):
             decay = 0.1 if p.name == "a" else 0.0  # vectors have no decay
             options = (0.01 * step, 0.8, 0.95, 1e-6, decay, step, 0.5)
             state[p.name] = adamw(*state[p.name], p.grad.numpy(), *options)
-        optimizer.step(0.01 * step, grad_scale=0.5)
+        optimizer.step(0.01 * step, Tensor(np.array([0.5], np.float32)))
     for p in parameters:
         np.testing.assert_allclose(p.data.numpy(), state[p.name][0], rtol=2e-6, atol=2e-7)
 
@@ -49,18 +49,51 @@ def test_a_parameter_without_gradient_stays(rng):
     assert a.grad is None
 
 
-def test_global_norm(rng):
+def test_clip_factor(rng):
     parameters = [parameter(str(i), np.zeros((3, 50 * i + 1))) for i in range(4)]
-    assert global_norm(parameters) == 0.0
+    with pytest.raises(longnet.ConfigError, match="found no gradient"):
+        clip_factor(parameters, 1.0)
     gradients = [rng.standard_normal(p.shape) for p in parameters[:3]]
     for p, g in zip(parameters, gradients, strict=False):
         give(p, g)
-    expected = math.sqrt(sum((g**2).sum() for g in gradients))
-    assert global_norm(iter(parameters)) == pytest.approx(expected, rel=1e-6)
-    parameters[1].grad.numpy()[0, 0] = np.inf
-    assert global_norm(parameters) == math.inf
-    parameters[1].grad.numpy()[0, 0] = np.nan
-    assert math.isnan(global_norm(parameters))
+    expected = math.sqrt(sum((g**2).sum() for g in gradients)) / 4
+    factor, norm = clip_factor(iter(parameters), expected / 3, divisor=4)
+    assert norm.item() == pytest.approx(expected, rel=1e-6)
+    assert factor.item() == pytest.approx(1 / 3 / 4, rel=1e-6)
+    factor, _ = clip_factor(parameters, expected * 2, divisor=4)
+    assert factor.item() == 1 / 4
+    for value in (np.inf, np.nan):
+        parameters[1].grad.numpy()[0, 0] = value
+        factor, norm = clip_factor(parameters, 1.0)
+        assert math.isnan(factor.item())
+        np.testing.assert_equal(norm.item(), value)
+
+
+def test_gradients_that_are_not_finite_change_nothing(rng):
+    p = parameter("a", rng.standard_normal((5, 7)))
+    optimizer = AdamW([p])
+    steps(optimizer, [p], 0, 2)
+    before = [p.data.numpy().copy(), *(a.copy() for a in list(optimizer.state_dict().values())[:2])]
+    give(p, np.full((5, 7), np.inf))
+    optimizer.step(0.1, clip_factor([p], 1.0)[0])
+    after = [p.data.numpy(), *list(optimizer.state_dict().values())[:2]]
+    for x, y in zip(before, after, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_rounded_weights(rng, stochastic):
+    p = parameter("a", rng.standard_normal((50, 70)))
+    options = {"dtype": "bfloat16", "stochastic_rounding": stochastic, "seed": 3}
+    optimizer = AdamW([p], **options)
+    steps(optimizer, [p], 0, 2)
+    rounded, weight = (x.numpy().astype(np.float64) for x in (p.rounded, p.data))
+    assert np.abs(rounded / weight - 1).max() < (2**-7 if stochastic else 2**-8)
+    assert (rounded == p.data.numpy().astype(p.rounded.numpy().dtype)).all() != stochastic
+    q = parameter("a", p.data.numpy())
+    other = AdamW([q], **options)
+    other.load_state_dict(optimizer.state_dict())
+    np.testing.assert_array_equal(q.rounded.numpy(), p.rounded.numpy())
 
 
 def steps(optimizer, parameters, seed, count):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, check_contract, poison
+from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.sum_rows import sum_rows
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def make(rng, shape=(700, 131), dtype=np.float32):
@@ -12,7 +14,7 @@ def make(rng, shape=(700, 131), dtype=np.float32):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("shape", [(4,), (0, 3), (50_000, 1), (3, 341), (2, 3, 4, 16)])
+@pytest.mark.parametrize("shape", [(4,), (0, 3), (50_000, 1), (3, 341), (2, 3, 4, 16), (9000, 264)])
 def test_values(rng, dtype, shape):
     call = make(rng, shape, dtype)
     assert_close(call()[0], sum_rows(**call.inputs), term=sum_rows(np.abs(call.inputs["x"])))
@@ -27,3 +29,8 @@ def test_many_rows_keep_their_digits(rng):
 
 def test_contract(rng):
     check_contract(make(rng), any_shape=("x",))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype):
+    check_offsets(make(rng, (700, 136), dtype))

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, check_contract, poison
+from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.sum_squares import sum_squares
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def make(rng, shape=(700, 331), dtype=np.float32):
@@ -33,3 +35,8 @@ def test_nan_is_noticed(rng):
 
 def test_contract(rng):
     check_contract(make(rng), any_shape=("x",))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype):
+    check_offsets(make(rng, (700, 136), dtype))

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, poison
+from ops import FLOATS, Call, assert_close, assert_gradients, check_contract, check_offsets, poison
 from reference import swiglu as reference
 
+pytestmark = pytest.mark.usefixtures("device")
 SHAPES = [(), (1,), (0, 3), (5, 7), (3, 341), (1024,), (2, 5, 333)]
 
 
@@ -63,3 +64,9 @@ def test_in_place(rng):
 def test_contract(rng):
     check_contract(make(rng))
     check_contract(make_backward(rng))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(rng, dtype):
+    check_offsets(make(rng, (700, 136), dtype))
+    check_offsets(make_backward(rng, (700, 136), dtype))

@@ -252,12 +252,14 @@ def test_memory_is_counted():
 
 def test_ops_refuse_wrong_calls():
     op = _core.ops.rms_norm
-    assert repr(op) == "<op rms_norm(y, rstd, x, weight, eps)>"
+    assert repr(op) == (
+        "<op rms_norm(y, rstd, x, weight, eps, sum=None, residual=None, gelu=False)>"
+    )
     with pytest.raises(TypeError, match="argument 'rstd' is missing"):
         op(Tensor.empty(1))
     with pytest.raises(TypeError, match="no argument 'why'"):
         op(why=1)
-    with pytest.raises(TypeError, match="6 arguments, expected at most 5"):
-        op(1, 2, 3, 4, 5, 6)
+    with pytest.raises(TypeError, match="9 arguments, expected at most 8"):
+        op(1, 2, 3, 4, 5, 6, 7, 8, 9)
     with pytest.raises(TypeError, match="'y' given twice"):
         op(Tensor.empty(1), y=1)

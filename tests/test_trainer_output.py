@@ -74,10 +74,19 @@ class Terminal(io.StringIO):
         return True
 
 
+RECORD = {"loss": 1.2345, "tokens_per_second": 98765.4, "peak_memory_bytes": 10_000}
+
+
+def test_what_a_gpu_adds(capsys):
+    with Progress(0, 1) as bar:
+        bar.update(RECORD | {"step": 1, "utilization": 0.4123, "peak_memory_bytes": 5.52e9})
+    assert "98,765 tokens/s, 41.2% of peak, 5.5 GB, " in capsys.readouterr().err
+
+
 def show(steps):
     with Progress(10, 20) as bar:
         for step in steps:
-            bar.update(step, 1.2345, 98765.4)
+            bar.update(RECORD | {"step": step})
         bar.note("a note")
 
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from ops import FLOATS, Call, assert_close, check_contract, poison
+from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.uniform import uniform
 
 import longnet
 
+pytestmark = pytest.mark.usefixtures("device")
 SEEDS = [0, 1, 2**32 + 5, 2**64 - 1]
 
 
@@ -41,3 +42,8 @@ def test_bad_values():
 
 def test_contract():
     check_contract(make(), any_shape=("out",))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_offset(dtype):
+    check_offsets(make((700, 136), dtype))

@@ -11,11 +11,17 @@ static bool is_tensor(const lnet_field *field) {
     return field->kind == LNET_FIELD_OUTPUT || field->kind == LNET_FIELD_INPUT;
 }
 
-lnet_status lnet_run(const lnet_op *op, const void *args, lnet_stream *stream) {
+lnet_status lnet_no_kernel(const char *op) {
+    return lnet_fail(LNET_DEVICE_ERROR,
+                     "%s: tensors on cpu, expected on a GPU: there is no CPU kernel of this op",
+                     op);
+}
+
+/* The device of the first tensor goes to *device. */
+static lnet_status check_tensors(const lnet_op *op, const void *args, lnet_device *device) {
     const lnet_tensor *first = NULL;
     const char *first_name = NULL;
-    const lnet_backend *backend;
-    lnet_status status;
+    lnet_status status = LNET_OK;
     for (int i = 0; i < op->field_count; i++) {
         const lnet_field *field = &op->fields[i];
         if (!is_tensor(field)) continue;
@@ -28,8 +34,24 @@ lnet_status lnet_run(const lnet_op *op, const void *args, lnet_stream *stream) {
         if (field->kind == LNET_FIELD_OUTPUT)
             LNET_TRY(lnet_check_writable(op->name, field->name, tensor));
     }
+    *device = first->device;
+fail:
+    return status;
+}
+
+lnet_status lnet_check(const lnet_op *op, const void *args) {
+    lnet_device device;
+    lnet_status status = check_tensors(op, args, &device);
+    return status == LNET_OK ? op->check(args) : status;
+}
+
+lnet_status lnet_run(const lnet_op *op, const void *args, lnet_stream *stream) {
+    const lnet_backend *backend;
+    lnet_device device;
+    lnet_status status;
+    LNET_TRY(check_tensors(op, args, &device));
     LNET_TRY(op->check(args));
-    LNET_TRY(lnet_backend_get(&backend, first->device));
+    LNET_TRY(lnet_backend_get(&backend, device));
     status = op->launch(backend, args, stream);
 fail:
     return status;

@@ -2,17 +2,31 @@
 
 #include "cpu/elements.h"
 #include "cpu/functions.h"
+#include "cpu/random.h"
+#include "lnet/rounding.h"
 
-/* The step as factors that are computed once: weight = keep * weight - rate * m / (sqrt(v) *
- * root_scale + eps). */
-struct factors {
-    float beta1, beta2, rest1, rest2, grad_scale, keep, rate, root_scale, eps;
+struct adamw_job {
+    struct lnet_adamw_factors factors;
+    bool stochastic;
+    lnet_dtype rounded; /* float32: there is none */
+    uint64_t seed;
 };
+
+/* In float32 still: what stores it in its dtype has nothing left to round. */
+static void round_stochastically(const struct adamw_job *job, float *rounded, const float *weight,
+                                 int64_t first, int64_t n) {
+    uint32_t words[ELEMENT_BLOCK];
+    random_words(words, job->seed, first, n);
+    if (job->rounded == LNET_BFLOAT16)
+        for (int64_t i = 0; i < n; i++) rounded[i] = lnet_round_bfloat16(weight[i], words[i]);
+    else
+        for (int64_t i = 0; i < n; i++) rounded[i] = lnet_round_float16(weight[i], words[i]);
+}
 
 static void kernel(const void *args, float *const *out, const float *const *in, int64_t first,
                    int64_t n) {
-    const struct factors f = *(const struct factors *)args;
-    (void)first;
+    const struct adamw_job *job = args;
+    const struct lnet_adamw_factors f = job->factors;
     for (int64_t i = 0; i < n; i += VLEN) {
         vec g = vec_load(in[3] + i) * f.grad_scale;
         vec m = vec_load(in[1] + i) * f.beta1 + g * f.rest1;
@@ -22,24 +36,26 @@ static void kernel(const void *args, float *const *out, const float *const *in, 
         vec_store(out[1] + i, m);
         vec_store(out[2] + i, v);
     }
+    if (job->stochastic)
+        round_stochastically(job, out[3], out[0], first, n);
+    else if (job->rounded != LNET_FLOAT32)
+        memcpy(out[3], out[0], (size_t)n * sizeof(float));
 }
 
 lnet_status LNET_CPU(adamw)(const struct lnet_adamw_args *args, lnet_stream *stream) {
     const struct lnet_adamw_args *a = args;
-    struct factors f = {
-        .beta1 = (float)a->beta1,
-        .beta2 = (float)a->beta2,
-        .rest1 = (float)(1.0 - a->beta1),
-        .rest2 = (float)(1.0 - a->beta2),
-        .grad_scale = (float)a->grad_scale,
-        .keep = (float)(1.0 - a->learning_rate * a->weight_decay),
-        .rate = (float)(a->learning_rate / (1.0 - pow(a->beta1, (double)a->step))),
-        .root_scale = (float)(1.0 / sqrt(1.0 - pow(a->beta2, (double)a->step))),
-        .eps = (float)a->eps,
-    };
+    struct adamw_job job = {.factors = lnet_adamw_factors(a),
+                            .stochastic = a->stochastic,
+                            .rounded = a->rounded != NULL ? a->rounded->dtype : LNET_FLOAT32,
+                            .seed = a->seed};
     (void)stream;
+    if (a->factor != NULL) {
+        float factor = *(const float *)a->factor->data;
+        if (!isfinite(factor)) return LNET_OK;
+        job.factors.grad_scale *= factor;
+    }
     return for_elements(&(struct element_job){.kernel = kernel,
-                                              .args = &f,
-                                              .out = {a->weight, a->m, a->v},
+                                              .args = &job,
+                                              .out = {a->weight, a->m, a->v, a->rounded},
                                               .in = {a->weight, a->m, a->v, a->grad}});
 }

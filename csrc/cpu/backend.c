@@ -10,6 +10,7 @@ extern const lnet_backend TABLE(LNET_ISA);
 const lnet_backend TABLE(LNET_ISA) = {
     .version = LNET_BACKEND_VERSION,
     .name = TEXT(LNET_ISA),
+#define LNET_GPU_OP(name)
 #define LNET_OP(op) .op = LNET_CPU(op),
 #include "lnet/ops.def"
 };

@@ -17,7 +17,8 @@
 #define LNET_JOIN(a, b, c) LNET_JOIN_(a, b, c)
 #define LNET_CPU(name) LNET_JOIN(lnet_cpu_, LNET_ISA, name)
 
-/* lnet_cpu_<isa>_<op> of every op. */
+/* lnet_cpu_<isa>_<op> of every op that has a CPU kernel. */
+#define LNET_GPU_OP(name)
 #define LNET_OP(name)                                                                              \
     lnet_status LNET_CPU(name)(const struct lnet_##name##_args *args, lnet_stream *stream);
 #include "lnet/ops.def"

@@ -129,4 +129,22 @@ static inline vec vec_normal_tail(vec a, vec *density) {
     return e * p;
 }
 
+/* |x|, at most where the tail is exactly 0, so that infinities give the limits and not inf * 0. */
+static inline vec vec_normal_distance(vec x) {
+    return vec_min(vec_set(40.0f), vec_abs(x));
+}
+
+/* x * P(x). With T the chance beyond |x|, P(x) is T for x < 0 and 1 - T for x > 0. */
+static inline vec vec_gelu(vec x) {
+    vec a = vec_normal_distance(x), density;
+    return vec_max((vec){0}, x) - a * vec_normal_tail(a, &density);
+}
+
+/* P(x) + x * p(x). */
+static inline vec vec_gelu_slope(vec x) {
+    vec a = vec_normal_distance(x), density, tail = vec_normal_tail(a, &density);
+    vec below_0 = tail - a * density;
+    return vec_select(x > 0.0f, 1.0f - below_0, below_0);
+}
+
 #endif

@@ -49,33 +49,41 @@ static inline void row_store(float *row, int64_t d, int64_t width, vec v) {
 }
 
 /* Several vectors are added up side by side: additions need not wait for each other, and rounding
- * errors stay smaller. */
-enum { ROW_SUMS = 4 };
+ * errors stay smaller. So do those of long rows, which are added up in blocks. */
+enum { ROW_SUMS = 4, ROW_SUM_BLOCK = 4096 };
 
-static inline float row_sum(const float *row, int64_t width) {
-    vec sums[ROW_SUMS] = {{0}};
-    int64_t d = 0;
-    for (; d + ROW_SUMS * VLEN <= width; d += ROW_SUMS * VLEN)
-        for (int j = 0; j < ROW_SUMS; j++) sums[j] += vec_load(row + d + j * VLEN);
-    for (; d < width; d += VLEN) sums[0] += row_load(row, d, width);
-    return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-}
-
-/* The sum of (row[d] - mean)^2. */
-static inline float row_sum_squares(const float *row, float mean, int64_t width) {
+/* The sum of (row[d] - mean)^power for d < width <= ROW_SUM_BLOCK, power 1 or 2. */
+static inline float row_block_sum(const float *row, float mean, int power, int64_t width) {
     vec sums[ROW_SUMS] = {{0}};
     int64_t d = 0;
     for (; d + ROW_SUMS * VLEN <= width; d += ROW_SUMS * VLEN)
         for (int j = 0; j < ROW_SUMS; j++) {
             vec distance = vec_load(row + d + j * VLEN) - mean;
-            sums[j] += distance * distance;
+            sums[j] += power == 2 ? distance * distance : distance;
         }
     for (; d < width; d += VLEN) {
         vec distance =
             (width - d < VLEN ? vec_load_part(row + d, width - d, mean) : vec_load(row + d)) - mean;
-        sums[0] += distance * distance;
+        sums[0] += power == 2 ? distance * distance : distance;
     }
     return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+static inline float row_power_sum(const float *row, float mean, int power, int64_t width) {
+    float total = 0.0f;
+    for (int64_t d = 0; d < width; d += ROW_SUM_BLOCK)
+        total += row_block_sum(row + d, mean, power,
+                               width - d < ROW_SUM_BLOCK ? width - d : ROW_SUM_BLOCK);
+    return total;
+}
+
+static inline float row_sum(const float *row, int64_t width) {
+    return row_power_sum(row, 0.0f, 1, width);
+}
+
+/* The sum of (row[d] - mean)^2. */
+static inline float row_sum_squares(const float *row, float mean, int64_t width) {
+    return row_power_sum(row, mean, 2, width);
 }
 
 /* Adds each of n numbers to those of `total`. */

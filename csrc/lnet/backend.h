@@ -1,4 +1,4 @@
-/* The table of functions that a backend is: one slot an op. */
+/* The table of functions that a backend is: one slot an op, NULL where it has no kernel. */
 #ifndef LNET_BACKEND_H
 #define LNET_BACKEND_H
 

@@ -8,11 +8,12 @@
 enum {
     LNET_IS_FLOAT = 1 << LNET_FLOAT32 | 1 << LNET_FLOAT16 | 1 << LNET_BFLOAT16,
     LNET_IS_FLOAT32 = 1 << LNET_FLOAT32,
+    LNET_IS_HALF = 1 << LNET_FLOAT16 | 1 << LNET_BFLOAT16,
     LNET_IS_INDEX = 1 << LNET_INT32 | 1 << LNET_INT64,
     LNET_IS_INT64 = 1 << LNET_INT64,
 };
 
-/* lnet_run() makes these three of all tensors of every op. */
+/* lnet_check() makes these three of all tensors of every op. */
 lnet_status lnet_check_device(const char *op, const char *name, const lnet_tensor *tensor,
                               const char *other_name, const lnet_tensor *other);
 lnet_status lnet_check_contiguous(const char *op, const char *name, const lnet_tensor *tensor);

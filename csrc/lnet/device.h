@@ -14,8 +14,8 @@ enum { LNET_MAX_DEVICES = 64 };
 
 /* The one symbol that the CUDA backend exports. Its number changes with any struct that both sides
  * see; one of another number does not open. */
-#define LNET_CUDA_OPEN lnet_cuda_open_2
-#define LNET_CUDA_OPEN_NAME "lnet_cuda_open_2"
+#define LNET_CUDA_OPEN lnet_cuda_open_3
+#define LNET_CUDA_OPEN_NAME "lnet_cuda_open_3"
 
 struct lnet_stream {
     void *handle; /* cudaStream_t */

@@ -34,7 +34,7 @@ typedef struct lnet_int64_list {
 typedef struct lnet_field {
     const char *name;
     lnet_field_kind kind;
-    bool optional; /* a tensor that may be NULL */
+    bool optional; /* a tensor that may be NULL, or a bool that is false where it is left out */
     size_t offset;
 } lnet_field;
 
@@ -47,9 +47,15 @@ typedef struct lnet_op {
     lnet_status (*launch)(const lnet_backend *backend, const void *args, lnet_stream *stream);
 } lnet_op;
 
-/* Checks the arguments and calls the backend. Of every op it asks that its tensors lie on one
- * device and are contiguous, and that its outputs are writable. */
+/* Checks the arguments. Of every op it asks that its tensors lie on one device and are contiguous,
+ * and that its outputs are writable. */
+lnet_status lnet_check(const lnet_op *op, const void *args);
+
+/* Checks the arguments and calls the backend. */
 lnet_status lnet_run(const lnet_op *op, const void *args, lnet_stream *stream);
+
+/* The failure of an op that only GPUs have, called with tensors on the CPU. */
+lnet_status lnet_no_kernel(const char *op);
 
 /* clang-format off */
 #define LNET_FIELD_KIND(member)                                                                    \
@@ -74,7 +80,7 @@ lnet_status lnet_run(const lnet_op *op, const void *args, lnet_stream *stream);
     }                                                                                              \
     static lnet_status launch_##op(const lnet_backend *backend, const void *args,                  \
                                    lnet_stream *stream) {                                          \
-        return backend->op(args, stream);                                                          \
+        return backend->op != NULL ? backend->op(args, stream) : lnet_no_kernel(#op);              \
     }                                                                                              \
     const lnet_op *lnet_op_##op(void) {                                                            \
         typedef struct lnet_##op##_args lnet_args;                                                 \

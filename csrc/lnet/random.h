@@ -7,11 +7,18 @@
 
 #include <stdint.h>
 
+/* A function for the CPU's compiler and for both sides of nvcc's. */
+#ifdef __CUDACC__
+#    define LNET_ANYWHERE __host__ __device__ static inline
+#else
+#    define LNET_ANYWHERE static inline
+#endif
+
 typedef struct lnet_random4 {
     uint32_t word[4];
 } lnet_random4;
 
-static inline lnet_random4 lnet_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
+LNET_ANYWHERE lnet_random4 lnet_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t c0 = (uint32_t)counter_low, c1 = (uint32_t)(counter_low >> 32);
     uint32_t c2 = (uint32_t)counter_high, c3 = (uint32_t)(counter_high >> 32);
@@ -24,11 +31,12 @@ static inline lnet_random4 lnet_philox(uint64_t key, uint64_t counter_low, uint6
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (lnet_random4){{c0, c1, c2, c3}};
+    lnet_random4 words = {{c0, c1, c2, c3}};
+    return words;
 }
 
 /* Keep an element when its word is at or above this: the chance of keeping is 1 - p. */
-static inline uint32_t lnet_dropout_threshold(double p) {
+LNET_ANYWHERE uint32_t lnet_dropout_threshold(double p) {
     return (uint32_t)(p * 4294967296.0);
 }
 

@@ -9,7 +9,17 @@ static lnet_status check_adamw(const char *op, const struct lnet_adamw_args *arg
     LNET_TRY(lnet_check_dtype(op, "weight", args->weight, LNET_IS_FLOAT32));
     LNET_TRY(lnet_check_same(op, args->weight, "m", args->m));
     LNET_TRY(lnet_check_same(op, args->weight, "v", args->v));
-    LNET_TRY(lnet_check_same(op, args->weight, "grad", args->grad));
+    LNET_TRY(lnet_check_dtype(op, "grad", args->grad, LNET_IS_FLOAT));
+    LNET_TRY(lnet_check_shape(op, "grad", args->grad, args->weight->ndim, args->weight->shape));
+    if (args->rounded != NULL) {
+        LNET_TRY(lnet_check_dtype(op, "rounded", args->rounded, LNET_IS_HALF));
+        LNET_TRY(lnet_check_shape(op, "rounded", args->rounded, args->weight->ndim,
+                                  args->weight->shape));
+    }
+    if (args->factor != NULL) {
+        LNET_TRY(lnet_check_dtype(op, "factor", args->factor, LNET_IS_FLOAT32));
+        LNET_TRY(lnet_check_shape(op, "factor", args->factor, LNET_SHAPE(1)));
+    }
     LNET_TRY(lnet_check_finite(op, "learning_rate", args->learning_rate));
     LNET_TRY(lnet_check_chance(op, "beta1", args->beta1));
     LNET_TRY(lnet_check_chance(op, "beta2", args->beta2));
@@ -21,10 +31,13 @@ static lnet_status check_adamw(const char *op, const struct lnet_adamw_args *arg
     if (args->step < 1)
         return lnet_fail(LNET_VALUE_ERROR, "%s: step is %" PRId64 ", expected 1 or more", op,
                          args->step);
+    if (args->stochastic && args->rounded == NULL)
+        return lnet_fail(LNET_VALUE_ERROR, "%s: stochastic without rounded, expected both", op);
 fail:
     return status;
 }
 
-LNET_DEFINE_OP(adamw, LNET_FIELD(weight), LNET_FIELD(m), LNET_FIELD(v), LNET_FIELD(grad),
-               LNET_FIELD(learning_rate), LNET_FIELD(beta1), LNET_FIELD(beta2), LNET_FIELD(eps),
-               LNET_FIELD(weight_decay), LNET_FIELD(step), LNET_FIELD(grad_scale));
+LNET_DEFINE_OP(adamw, LNET_FIELD(weight), LNET_FIELD(m), LNET_FIELD(v), LNET_OPTIONAL(rounded),
+               LNET_FIELD(grad), LNET_OPTIONAL(factor), LNET_FIELD(learning_rate),
+               LNET_FIELD(beta1), LNET_FIELD(beta2), LNET_FIELD(eps), LNET_FIELD(weight_decay),
+               LNET_FIELD(step), LNET_FIELD(grad_scale), LNET_FIELD(stochastic), LNET_FIELD(seed));

@@ -4,7 +4,10 @@
  *     dlogits[m,v] = scale * (exp(logits[m,v]) / sum_u exp(logits[m,u]) - [v == targets[m]])
  *
  * Where targets[m] is ignore_index both are 0. `dlogits` may be the same tensor as `logits`; where
- * it is NULL only the loss is computed. */
+ * it is NULL only the loss is computed.
+ *
+ * A target out of range is an error on the CPU. A GPU cannot look without waiting: there loss and
+ * gradient of the row are NaN. */
 #ifndef LNET_OPS_CROSS_ENTROPY_H
 #define LNET_OPS_CROSS_ENTROPY_H
 

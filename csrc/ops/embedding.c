@@ -28,7 +28,9 @@ fail:
 static lnet_status check_embedding(const char *op, const struct lnet_embedding_args *args) {
     lnet_status status;
     LNET_TRY(lnet_check_dtype(op, "weight", args->weight, LNET_IS_FLOAT));
-    LNET_TRY(lnet_check_dtype(op, "out", args->out, 1u << args->weight->dtype));
+    LNET_TRY(lnet_check_dtype(op, "out", args->out,
+                              args->weight->dtype == LNET_FLOAT32 ? LNET_IS_FLOAT
+                                                                  : 1u << args->weight->dtype));
     LNET_TRY(check_lookup(op, "weight", args->weight, "out", args->out, args->tokens));
 fail:
     return status;

@@ -1,6 +1,7 @@
 #include "ops/rms_norm.h"
 
 #include "lnet/check.h"
+#include "ops/norm.h"
 
 static lnet_status check_rms_norm(const char *op, const struct lnet_rms_norm_args *args) {
     lnet_status status;
@@ -10,6 +11,7 @@ static lnet_status check_rms_norm(const char *op, const struct lnet_rms_norm_arg
     LNET_TRY(lnet_check_row_statistic(op, args->x, "rstd", args->rstd));
     if (!(args->eps >= 0.0))
         return lnet_fail(LNET_VALUE_ERROR, "%s: eps is %g, expected 0 or more", op, args->eps);
+    LNET_TRY(check_norm_input(op, args->x, args->residual, args->sum, args->gelu));
 fail:
     return status;
 }
@@ -23,11 +25,13 @@ static lnet_status check_rms_norm_backward(const char *op,
     LNET_TRY(lnet_check_vector(op, args->x, "weight", args->weight));
     LNET_TRY(lnet_check_vector(op, args->x, "dweight", args->dweight));
     LNET_TRY(lnet_check_row_statistic(op, args->x, "rstd", args->rstd));
+    if (args->dsum != NULL) LNET_TRY(lnet_check_same(op, args->x, "dsum", args->dsum));
 fail:
     return status;
 }
 
 LNET_DEFINE_OP(rms_norm, LNET_FIELD(y), LNET_FIELD(rstd), LNET_FIELD(x), LNET_FIELD(weight),
-               LNET_FIELD(eps));
+               LNET_FIELD(eps), LNET_OPTIONAL(sum), LNET_OPTIONAL(residual), LNET_OPTIONAL(gelu));
 LNET_DEFINE_OP(rms_norm_backward, LNET_FIELD(dx), LNET_FIELD(dweight), LNET_FIELD(dy),
-               LNET_FIELD(x), LNET_FIELD(weight), LNET_FIELD(rstd));
+               LNET_FIELD(x), LNET_FIELD(weight), LNET_FIELD(rstd), LNET_OPTIONAL(dsum),
+               LNET_OPTIONAL(gelu));

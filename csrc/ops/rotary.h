@@ -12,6 +12,9 @@
  * The published xPos lets the power grow with p until it overflows; here it begins again in every
  * block. Attention sees no pair of rows from two blocks where every segment length divides `block`.
  *
+ * A cu_seqlens that does not rise from 0 to N is an error on the CPU. A GPU cannot look without
+ * waiting: there rows that lie in none of its documents become NaN.
+ *
  * `inverse` applies the transpose of this map, which is its gradient. `out` may be x. */
 #ifndef LNET_OPS_ROTARY_H
 #define LNET_OPS_ROTARY_H

@@ -83,7 +83,8 @@ static int gather_arguments(const lnet_op *op, PyObject *args, PyObject *kwargs,
     return 0;
 }
 
-static PyObject *op_call(PyObject *self, PyObject *args, PyObject *kwargs) {
+/* Checks the arguments, and runs the op on them unless `check_only`. */
+static PyObject *call_op(PyObject *self, PyObject *args, PyObject *kwargs, bool check_only) {
     const lnet_op *op = op_of(self);
     lnet_state *state = lnet_state_of(Py_TYPE(self));
     PyObject *values[MAX_FIELDS] = {NULL};
@@ -93,7 +94,8 @@ static PyObject *op_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     for (int i = 0; i < op->field_count; i++)
         if (values[i] != NULL && set_field(state, &c, i, &op->fields[i], values[i]) < 0) goto done;
     lnet_status status;
-    Py_BEGIN_ALLOW_THREADS status = lnet_run(op, c.args, NULL);
+    Py_BEGIN_ALLOW_THREADS status =
+        check_only ? lnet_check(op, c.args) : lnet_run(op, c.args, NULL);
     Py_END_ALLOW_THREADS result =
         status == LNET_OK ? Py_NewRef(Py_None) : lnet_raise(state, status);
 done:
@@ -104,12 +106,22 @@ done:
     return result;
 }
 
+static PyObject *op_call(PyObject *self, PyObject *args, PyObject *kwargs) {
+    return call_op(self, args, kwargs, false);
+}
+
+static PyObject *op_check(PyObject *self, PyObject *args, PyObject *kwargs) {
+    return call_op(self, args, kwargs, true);
+}
+
 static PyObject *op_repr(PyObject *self) {
     const lnet_op *op = op_of(self);
     PyObject *text = PyUnicode_FromFormat("<op %s(", op->name);
     for (int i = 0; i < op->field_count && text != NULL; i++) {
-        PyObject *more = PyUnicode_FromFormat(op->fields[i].optional ? "%U%s%s=None" : "%U%s%s",
-                                              text, i ? ", " : "", op->fields[i].name);
+        const lnet_field *field = &op->fields[i];
+        const char *absent = field->kind == LNET_FIELD_BOOL ? "=False" : "=None";
+        PyObject *more = PyUnicode_FromFormat("%U%s%s%s", text, i ? ", " : "", field->name,
+                                              field->optional ? absent : "");
         Py_DECREF(text);
         text = more;
     }
@@ -126,9 +138,16 @@ static void op_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
+static PyMethodDef op_methods[] = {
+    {"check", (PyCFunction)(void (*)(void))op_check, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("check(...)\n--\n\nRaises what a call with these arguments would raise of them.")},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot op_slots[] = {
     {Py_tp_doc, PyDoc_STR("An op of the C core: outputs first, then inputs and sizes.")},
     {Py_tp_call, op_call},
+    {Py_tp_methods, op_methods},
     {Py_tp_repr, op_repr},
     {Py_tp_dealloc, op_dealloc},
     {0, NULL},

@@ -190,7 +190,11 @@ static PyObject *tensor_array(PyObject *self, PyObject *args, PyObject *kwargs) 
 }
 
 static PyObject *tensor_item(PyObject *self, PyObject *args) {
-    return call_on_array(self, "item", args, NULL);
+    if (tensor_of(self)->device.type == LNET_CPU) return call_on_array(self, "item", args, NULL);
+    PyObject *copy = PyObject_CallMethod(self, "to", "s", "cpu");
+    PyObject *result = copy != NULL ? call_on_array(copy, "item", args, NULL) : NULL;
+    Py_XDECREF(copy);
+    return result;
 }
 
 static int tensor_getbuffer(PyObject *self, Py_buffer *view, int flags) {
@@ -285,7 +289,8 @@ static PyMethodDef tensor_methods[] = {
          "reshape($self, *shape)\n--\n\n"
          "The same memory in another shape; one entry may be -1. Needs a contiguous tensor.")},
     {"item", tensor_item, METH_VARARGS,
-     PyDoc_STR("item($self, *args)\n--\n\nOne element as a Python number, as ndarray.item.")},
+     PyDoc_STR("item($self, *args)\n--\n\nOne element as a Python number, as ndarray.item; of a\n"
+               "tensor on a GPU, which is copied and waited for.")},
     {"__array__", (PyCFunction)(void (*)(void))tensor_array, METH_VARARGS | METH_KEYWORDS, NULL},
     {"__dlpack__", (PyCFunction)(void (*)(void))lnet_tensor_dlpack, METH_VARARGS | METH_KEYWORDS,
      NULL},

@@ -135,6 +135,17 @@ def check(kernel):
         (("odd full", 2, 997, 5, 64, (100, 333, 5000), (1, 3, 7)), dict(causal=False)),
         (("grouped", 1, 1000, 6, 64, (200, 700), (2, 4)), dict(grouped=True)),
         (("uncovered", 1, 700, 3, 64, (64, 300), (5, 9)), {}),
+        (("uncovered, one level", 2, 700, 5, 64, (300,), (7,)), {}),
+        (("uncovered, many heads", 1, 500, 40, 48, (64, 300), (3, 45)), dict(causal=False)),
+        (("uncovered, grouped", 1, 500, 40, 128, (200,), (3,)), dict(grouped=True)),
+        (("uncovered, rate past rows", 2, 40, 70, 16, (300,), (64,)), {}),
+        (
+            ("uncovered, documents", 1, 900, 4, 64, (128,), (3,)),
+            dict(cu_seqlens=(0, 1, 1, 300, 512, 900)),
+        ),
+        (("uncovered, lengths", 3, 800, 4, 64, (128, 500), (3, 6)), dict(lengths=(0, 333, 800))),
+        (("one level, pieces", 1, 5000, 2, 64, (1024,), (1,)), {}),
+        (("one level, long", 1, 40000, 2, 64, (30000,), (3,)), dict(sample=64)),
         (("short", 3, 5, 2, 64, (64, 300), (1, 2)), {}),
         (("single row", 1, 1, 2, 64, (64, 300), (1, 2)), {}),
         (("grouped heads", 2, 600, 8, 64, (200, 500), (1, 3)), dict(kv_heads=2)),
@@ -202,6 +213,7 @@ def bench(kernels):
             cases.append(
                 (f"D {d} r {rate}", 1, 131072, 2048 // d // 2, d, (2048 * rate,), (rate,), True)
             )
+        cases.append((f"D {d} r 16 full", 1, 131072, 1024 // d, d, (32768,), (16,), False))
     cases += [
         (f"paper {n}", max(1, 65536 // n), n, 12, 64, *PAPER, True) for n in (8192, 32768, 1 << 20)
     ]
@@ -241,6 +253,7 @@ def once(kernel, name):
         "paper": (131072, 12, 64, *PAPER, True),
         "powers": (131072, 16, 128, *POWERS, True),
         "dense64": (131072, 16, 64, (2048,), (1,), True),
+        "sparse64": (131072, 16, 64, (32768,), (16,), True),
         "long64": (131072, 16, 64, (32768,), (1,), False),
         "long128": (131072, 8, 128, (32768,), (1,), False),
     }[name]

@@ -56,5 +56,6 @@ int main(int count, char **arguments) {
     run(1, 300, 3, d, {128, 300}, {1, 2}, true, false);
     run(2, 257, 2, d, {50, 100, 257}, {1, 3, 5}, false, false);
     run(2, 200, 2, d, {64, 150}, {2, 3}, true, true);
+    run(1, 300, 3, d, {150}, {5}, true, false);
     return 0;
 }

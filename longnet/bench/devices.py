@@ -74,9 +74,6 @@ class CpuDevice:
         return seconds
 
 
-DEVICES = {CpuDevice.name: CpuDevice}
-
-
 def processor() -> str:
     """The processor's model name."""
     try:

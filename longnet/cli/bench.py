@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 
 HELP = "measure speed and memory"
-_MEASUREMENTS = {"attention": "longnet.bench.attention"}
+_MEASUREMENTS = {"attention": "longnet.bench.attention", "train": "longnet.bench.train"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -44,6 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"with --resume the last one (default: runs/PRESET{_NUMBERED})",
     )
     parser.add_argument(
+        "--device", metavar="DEVICE", help="short for --set train.device=DEVICE, such as cuda"
+    )
+    parser.add_argument(
+        "--dtype", metavar="DTYPE", help="short for --set train.dtype=DTYPE, such as bfloat16"
+    )
+    parser.add_argument(
+        "--detect-anomaly",
+        action="store_true",
+        help="name the first op whose result is not finite; slow",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing; print parameters, memory and operations of the run",
+    )
+    parser.add_argument(
         "--resume",
         metavar="PATH",
         nargs="?",
@@ -58,6 +74,16 @@ def run(options: argparse.Namespace) -> int:
     from longnet.train import Trainer, read_checkpoint, saved_config
 
     checkpoint = None
+    if options.dry_run:
+        from longnet.cli.dry_run import print_estimate
+
+        base = (
+            _base(options)
+            if options.resume is None
+            else saved_config(read_checkpoint(options.resume))
+        )
+        print_estimate(_settings(options, base))
+        return 0
     if options.resume is None:
         config = _settings(options, _base(options))
     else:
@@ -88,9 +114,11 @@ def _settings(options: argparse.Namespace, base: RunConfig) -> RunConfig:
     """All settings of the command line laid over `base`."""
     config = type(base).load(options.config, base=base) if options.config is not None else base
     config = config.override(options.set)
-    if options.out_dir is not None:
-        config = config.merge({"train": {"out_dir": options.out_dir}})
-    return config
+    short = {"out_dir": options.out_dir, "device": options.device, "dtype": options.dtype}
+    if options.detect_anomaly:
+        short["detect_anomaly"] = True
+    given = {name: value for name, value in short.items() if value is not None}
+    return config.merge({"train": given}) if given else config
 
 
 @contextmanager

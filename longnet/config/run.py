@@ -86,6 +86,8 @@ class TrainConfig(Settings):
         Of the weights, of the order of the data and of dropout.
     dtype : {"float32", "bfloat16", "float16"}
         Of activations.
+    stochastic_rounding : bool
+        Where `dtype` is not float32, round the weights to it at random, right in the mean.
     device : str
         Such as "cpu".
     eval_every, log_every, save_every : int
@@ -94,10 +96,15 @@ class TrainConfig(Settings):
         Sequences of the validation data that one evaluation reads.
     keep : int
         Checkpoints that stay on disk.
-    checkpoint_blocks : bool
-        Recompute each block in the backward pass instead of storing its activations.
-    loss_chunk : int
-        Tokens whose logits exist at one time.
+    recompute : {"none", "block", "attention-kept"}
+        What the backward pass computes again instead of finding it stored: nothing, each block, or
+        each block but its attention.
+    loss_chunk : int, optional
+        Tokens whose logits exist at one time; None: 1024 on the CPU, 8192 on a GPU.
+    deterministic : bool
+        Gradients of the same bits every time on a GPU as well, at some cost.
+    detect_anomaly : bool
+        Look at the result of every op, and name the first that is not finite; slow.
     threads : int, optional
         CPU threads, of our ops and of NumPy's BLAS each; None: as many as the machine gives.
 
@@ -126,21 +133,24 @@ class TrainConfig(Settings):
     decay_fraction: float = 0.2
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    stochastic_rounding: bool = False
     device: str = "cpu"
     eval_every: int = 1000
     eval_sequences: int = 16
     log_every: int = 10
     save_every: int = 1000
     keep: int = 3
-    checkpoint_blocks: bool = False
-    loss_chunk: int = 1024
+    recompute: Literal["none", "block", "attention-kept"] = "none"
+    loss_chunk: int | None = None
+    deterministic: bool = False
+    detect_anomaly: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("out_dir", "schedule", "device"):
             self.check(name, getattr(self, name) != "", "a string that is not empty")
-        counts = ("steps", "batch_size", "accumulate", "sequence_length", "keep", "loss_chunk")
+        counts = ("steps", "batch_size", "accumulate", "sequence_length", "keep")
         for name in (*counts, "eval_every", "eval_sequences", "log_every", "save_every"):
             self.check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "eps", "clip", "schedule_power"):
@@ -148,6 +158,8 @@ class TrainConfig(Settings):
         for name in ("weight_decay", "seed"):
             self.check(name, getattr(self, name) >= 0, "at least 0")
         self.check("betas", all(0 <= beta < 1 for beta in self.betas), "two values in [0, 1)")
+        chunk = self.loss_chunk
+        self.check("loss_chunk", chunk is None or chunk >= 1, "at least 1, or none")
         self.check("threads", self.threads is None or self.threads >= 1, "at least 1, or none")
         self.check("decay_fraction", 0 < self.decay_fraction <= 1, "a fraction in (0, 1]")
         within = f"0 to train.steps = {self.steps}"

@@ -39,7 +39,7 @@ def evaluate(
     *,
     num_bytes: int | None = None,
     batch_size: int = 1,
-    chunk: int = 1024,
+    chunk: int | None = None,
 ) -> Evaluation:
     """Score `targets` with a model, without dropout and without a gradient.
 
@@ -53,8 +53,8 @@ def evaluate(
         Bytes of the text that `targets` stand for.
     batch_size : int
         Windows of one forward pass.
-    chunk : int
-        Tokens whose logits exist at one time.
+    chunk : int, optional
+        Tokens whose logits exist at one time, as `LongNet.loss` takes it.
 
     Returns
     -------

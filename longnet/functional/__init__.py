@@ -11,13 +11,15 @@ from longnet.functional.dropout import dropout
 from longnet.functional.embedding import embedding
 from longnet.functional.linear import linear
 from longnet.functional.loss import linear_cross_entropy
-from longnet.functional.norm import layer_norm, rms_norm
+from longnet.functional.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from longnet.functional.residual import add
 from longnet.functional.rotary import rotary
 from longnet.functional.shape import reshape
 
 __all__ = [
     "add",
+    "add_layer_norm",
+    "add_rms_norm",
     "cast",
     "dilated_attention",
     "dropout",

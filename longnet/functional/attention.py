@@ -5,6 +5,7 @@ from typing import Any
 from longnet._core import Tensor
 from longnet.attention import DilatedAttention
 from longnet.autograd import Variable, record
+from longnet.kept import keep
 
 
 def dilated_attention(
@@ -39,7 +40,7 @@ def dilated_attention(
     """
     q_data, k_data, v_data = q.data, k.data, v.data
     options: dict[str, Any] = {"lengths": lengths, "cu_seqlens": cu_seqlens, "seed": seed}
-    out, lse = attention.forward(q_data, k_data, v_data, **options)
+    out, lse = keep(lambda: attention.forward(q_data, k_data, v_data, **options))
 
     def backward(dout: Tensor) -> tuple[Tensor, ...]:
         return attention.backward(dout, q_data, k_data, v_data, out, lse, **options)

@@ -1,4 +1,4 @@
-"""New tensors for results, and tensors as the matrices that products take."""
+"""New tensors for results, tensors as the matrices that products take, arrays as tensors."""
 
 from collections.abc import Sequence
 from math import prod
@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from longnet._core import Tensor, ops
+from longnet.errors import ConfigError
 
 
 def empty_like(tensor: Tensor) -> Tensor:
@@ -43,3 +44,11 @@ def as_tensor(array: np.ndarray | Tensor) -> Tensor:
     """Return the array as a contiguous tensor, over the same memory where it is one already."""
     tensor = array if isinstance(array, Tensor) else Tensor(array)
     return tensor if tensor.is_contiguous else tensor.copy()
+
+
+def check_range(op: str, name: str, ids: np.ndarray, stop: int) -> None:
+    """Raise `ConfigError` naming the first of `ids` that is not 0 .. stop - 1."""
+    if not ids.size or (ids.min() >= 0 and ids.max() < stop):
+        return
+    where = int(((ids < 0) | (ids >= stop)).argmax())
+    raise ConfigError(f"{op}: {name} {where} is {ids.flat[where]}, expected 0 to {stop - 1}")

@@ -34,25 +34,27 @@ def linear(x: Variable, weight: Variable, bias: Variable | None = None) -> Varia
     x_data, weight_data = x.data, weight.data
     rows, outputs = prod(x.shape[:-1]), weight.shape[0]
     y = empty((rows, outputs), x_data)
-    matmul(y, matrix(x_data), weight_data, transpose_b=True)
-    if bias is not None:
-        ops.bias_add(y, y, bias.data)
+    matmul(
+        y, matrix(x_data), weight_data, bias=None if bias is None else bias.data, transpose_b=True
+    )
     wants_x, wants_weight = x.requires_grad, weight.requires_grad
     wants_bias = bias is not None and bias.requires_grad
 
-    def backward(dy: Tensor) -> list[Tensor | None]:
+    def backward(dy: Tensor, dx_so_far: Tensor | None) -> list[Tensor | None]:
         dx = dweight = dbias = None
         dy = matrix(dy)
         if wants_x:
             dx = empty_like(x_data)
-            matmul(matrix(dx), dy, weight_data)
-        if wants_weight:
-            dweight = empty_like(weight_data)
-            matmul(dweight, dy, matrix(x_data), transpose_a=True)
+            # several layers of one input add up here, in float32
+            matmul(matrix(dx), dy, weight_data, c=None if dx_so_far is None else matrix(dx_so_far))
         if wants_bias:
             dbias = empty((outputs,), dy)
+        if wants_weight:
+            dweight = empty_like(weight_data)
+            matmul(dweight, dy, matrix(x_data), dbias=dbias, transpose_a=True)
+        elif wants_bias:
             ops.sum_rows(dbias, dy)
         return [dx, dweight, dbias][: 2 if bias is None else 3]
 
     inputs = [x, weight] if bias is None else [x, weight, bias]
-    return record(y.reshape(*x.shape[:-1], outputs), inputs, backward)
+    return record(y.reshape(*x.shape[:-1], outputs), inputs, backward, absorbs=True)

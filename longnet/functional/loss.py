@@ -7,11 +7,9 @@ import numpy as np
 from longnet._core import Tensor, ops
 from longnet.arguments import integer
 from longnet.autograd import Variable, is_recording, record
-from longnet.errors import DataError, ShapeError
-from longnet.functional.buffers import as_tensor, cast_to, empty, empty_like, matrix, zeros
+from longnet.errors import ConfigError, DataError, ShapeError
+from longnet.functional.buffers import as_tensor, check_range, empty, empty_like, matrix, zeros
 from longnet.matmul import matmul
-
-_BLOCK = 1 << 20  # elements multiplied by one call
 
 
 def linear_cross_entropy(
@@ -22,13 +20,15 @@ def linear_cross_entropy(
     *,
     chunk: int = 1024,
     ignore_index: int = -100,
+    count: int | None = None,
 ) -> Variable:
     r"""Mean cross-entropy, in nats, of ``softmax(linear(x, weight, bias))`` and `targets`.
 
     .. math:: L = -\frac{1}{|C|} \sum_{m \in C} \log \mathrm{softmax}(x_m W^\top + b)[t_m]
 
     where C are the tokens that count. Logits of `chunk` tokens exist at one time; where gradients
-    are wanted they are taken in the forward pass, in the memory of these logits.
+    are wanted they are taken in the forward pass, in the memory of these logits. On a GPU nothing
+    is waited for.
 
     Parameters
     ----------
@@ -36,10 +36,13 @@ def linear_cross_entropy(
     weight : Variable (V, K)
     bias : Variable (V,), optional
     targets : array or Tensor (...), int32 or int64
-        0 to V - 1, or `ignore_index` where a token does not count.
+        0 to V - 1, or `ignore_index` where a token does not count. They are copied to the device
+        of `x`; those that lie on a GPU already are taken as they are.
     chunk : int
-        Tokens of which logits exist at one time, at least 1.
+        Tokens of which logits exist at one time, at least 1. A GPU wants some thousands.
     ignore_index : int
+    count : int, optional
+        How many tokens count. Targets on a GPU need it, others are counted.
 
     Returns
     -------
@@ -51,6 +54,8 @@ def linear_cross_entropy(
         Shapes do not fit each other.
     DataError
         No token counts.
+    ConfigError
+        A target is out of range, or targets on a GPU have no `count`.
     """
     targets = as_tensor(targets)
     if weight.data.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
@@ -61,8 +66,13 @@ def linear_cross_entropy(
     if chunk < 1:
         raise ShapeError(f"loss: chunk {chunk}, expected at least 1")
     targets = targets.reshape(prod(targets.shape))
-    counted = int(np.count_nonzero(targets.numpy() != ignore_index))
-    if counted == 0:
+    if targets.device == "cpu":
+        count = _counted(targets.numpy(), weight.shape[0], ignore_index)
+        if x.data.device != "cpu":
+            targets = targets.to(x.data.device)
+    if count is None:
+        raise ConfigError(f"loss: targets on {targets.device} and no count, expected one")
+    if count < 1:
         raise DataError(
             f"loss: {targets.size} targets, all {ignore_index}, expected one that counts"
         )
@@ -70,7 +80,7 @@ def linear_cross_entropy(
     inputs = [x, weight] if bias is None else [x, weight, bias]
     data = [variable.data for variable in inputs]
     wanted = [is_recording() and variable.requires_grad for variable in inputs]
-    gradients = _Gradients(data, wanted, counted)
+    gradients = _Gradients(data, wanted, count)
     losses = empty(targets.shape, x.data, "float32")
     buffer = empty((min(chunk, targets.size), weight.shape[0]), x.data)
     for begin in range(0, targets.size, chunk):
@@ -80,9 +90,14 @@ def linear_cross_entropy(
         dlogits = logits if any(wanted) else None
         ops.cross_entropy(losses[rows], dlogits, logits, targets[rows], 1.0, ignore_index)
         gradients.add(rows, logits, *data[:2])
-    loss = empty((), losses)
-    ops.fill(loss, _sum(losses) / counted)
-    return record(loss, inputs, gradients.scaled)
+    return record(_mean(losses, count), inputs, gradients.scaled)
+
+
+def _counted(targets: np.ndarray, vocabulary: int, ignore_index: int) -> int:
+    """How many targets count; all of these must be in range."""
+    counts = targets != ignore_index
+    check_range("loss", "target", np.where(counts, targets, 0), vocabulary)
+    return int(np.count_nonzero(counts))
 
 
 class _Gradients:
@@ -92,9 +107,9 @@ class _Gradients:
     precision would lose small values if each token's were divided by the number of tokens first.
     """
 
-    def __init__(self, data: list[Tensor], wanted: list[bool], counted: int) -> None:
+    def __init__(self, data: list[Tensor], wanted: list[bool], count: int) -> None:
         self.dtypes = [x.dtype for x in data]
-        self.counted = counted
+        self.count = count
         # Sums over chunks are in float32, whatever the dtype.
         self.sums: list[Tensor | None] = [
             None if not want else empty_like(x) if i == 0 else zeros(x.shape, x, "float32")
@@ -104,45 +119,39 @@ class _Gradients:
     def add(self, rows: slice, dlogits: Tensor, x: Tensor, weight: Tensor) -> None:
         """Take in the gradient of the logits of some rows."""
         dx, dweight, dbias = [*self.sums, None][:3]
+        part = None if dbias is None else empty(dbias.shape, dbias)
         if dx is not None:
             matmul(matrix(dx)[rows], dlogits, weight)
         if dweight is not None:
-            matmul(dweight, dlogits, matrix(x)[rows], transpose_a=True, accumulate=True)
+            matmul(dweight, dlogits, matrix(x)[rows], dbias=part, c=dweight, transpose_a=True)
+        elif part is not None:
+            sums = empty(part.shape, dlogits)
+            ops.sum_rows(sums, dlogits)
+            ops.cast(part, sums)
         if dbias is not None:
-            part = empty(dbias.shape, dlogits)
-            ops.sum_rows(part, dlogits)
-            ops.add(dbias, dbias, cast_to(part, "float32"), 1.0)
+            ops.add(dbias, dbias, part, 1.0)
 
     def scaled(self, dloss: Tensor) -> list[Tensor | None]:
         """The gradients, given that of the mean loss."""
-        factor = dloss.item() / self.counted
-        for total in self.sums:
+        factor = dloss.reshape(1)
+        gradients: list[Tensor | None] = []
+        for total, dtype in zip(self.sums, self.dtypes, strict=True):
             if total is not None:
-                _scale(total, factor)
-        return [
-            None if total is None else cast_to(total, dtype)
-            for total, dtype in zip(self.sums, self.dtypes, strict=True)
-        ]
+                gradient = total if total.dtype == dtype else empty(total.shape, total, dtype)
+                ops.scale(gradient, total, factor, 1.0 / self.count)
+                total = gradient
+            gradients.append(total)
+        return gradients
 
 
 def _logits(
     out: Tensor, rows: slice, x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> None:
-    matmul(out, matrix(x)[rows], weight, transpose_b=True)
-    if bias is not None:
-        ops.bias_add(out, out, bias)
+    matmul(out, matrix(x)[rows], weight, bias=bias, transpose_b=True)
 
 
-def _sum(losses: Tensor) -> float:
-    total = empty((1,), losses)
+def _mean(losses: Tensor, count: int) -> Tensor:
+    total, mean = empty((1,), losses), empty((), losses)
     ops.sum_rows(total, losses.reshape(losses.size, 1))
-    return total.item()
-
-
-def _scale(tensor: Tensor, factor: float) -> None:
-    """Multiply a tensor by a number, in its own memory."""
-    flat = tensor.reshape(tensor.size)
-    zero = zeros((min(_BLOCK, tensor.size),), tensor)
-    for begin in range(0, tensor.size, _BLOCK):
-        part = flat[begin : begin + _BLOCK]
-        ops.add(part, zero[: part.size], part, factor)
+    ops.scale(mean.reshape(1), total, None, 1.0 / count)
+    return mean

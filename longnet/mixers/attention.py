@@ -61,12 +61,19 @@ class Attention(Module):
         """Return the segment lengths and dilation rates for N rows."""
         raise NotImplementedError(f"{type(self).__name__} does not define levels")
 
+    def flops(self, N: int) -> int:
+        """Count the operations on queries, keys and values of training on one sequence of N rows:
+        4 D forward and 10 D backward for each pair of a query and a key."""
+        attention = DilatedAttention(*self.levels(N), offsets=self.config.offsets)
+        return 14 * self.config.head_dim * attention.pairs(N, self.config.num_heads)
+
     def forward(
         self,
         x: Variable,
         *,
         lengths: np.ndarray | Tensor | None = None,
         cu_seqlens: np.ndarray | Tensor | None = None,
+        deterministic: bool = False,
     ) -> Variable:
         """Mix the rows of x (B, N, E).
 
@@ -77,6 +84,8 @@ class Attention(Module):
             Rows that exist.
         cu_seqlens : array (S+1,) int64, optional
             Where packed documents begin, and N.
+        deterministic : bool
+            Gradients of the same bits every time on a GPU as well.
 
         Returns
         -------
@@ -94,7 +103,11 @@ class Attention(Module):
         v = F.reshape(self.value(x), kv_heads)
         dropout = config.attention_dropout if self.training else 0.0
         attention = DilatedAttention(
-            segment_lengths, dilation_rates, offsets=config.offsets, dropout=dropout
+            segment_lengths,
+            dilation_rates,
+            offsets=config.offsets,
+            dropout=dropout,
+            deterministic=deterministic,
         )
         mixed = F.dilated_attention(
             q,

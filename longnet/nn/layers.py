@@ -51,8 +51,8 @@ class Linear(Module):
 
     def forward(self, x: Variable) -> Variable:
         """Map x (..., K) to (..., O)."""
-        bias = None if self.bias is None else F.cast(self.bias, x.dtype)
-        return F.linear(x, F.cast(self.weight, x.dtype), bias)
+        bias = None if self.bias is None else self.bias.in_dtype(x.dtype)
+        return F.linear(x, self.weight.in_dtype(x.dtype), bias)
 
 
 class Embedding(Module):
@@ -88,7 +88,7 @@ class Embedding(Module):
 
     def forward(self, tokens: np.ndarray | Tensor) -> Variable:
         """Map tokens (...) to (..., E)."""
-        return F.cast(F.embedding(tokens, self.weight, self.scale), self.dtype)
+        return F.embedding(tokens, self.weight, self.scale, self.dtype)
 
 
 class LayerNorm(Module):
@@ -113,10 +113,15 @@ class LayerNorm(Module):
         self.weight = Parameter((dim,), mean=1.0, device=device)
         self.bias = Parameter((dim,), device=device)
 
-    def forward(self, x: Variable) -> Variable:
-        """Normalise x (..., D)."""
-        weight, bias = F.cast(self.weight, x.dtype), F.cast(self.bias, x.dtype)
-        return F.layer_norm(x, weight, bias, self.eps)
+    def forward(self, x: Variable, *, gelu: bool = False) -> Variable:
+        """Normalise x (..., D), or gelu(x)."""
+        weight, bias = self.weight.in_dtype(x.dtype), self.bias.in_dtype(x.dtype)
+        return F.layer_norm(x, weight, bias, self.eps, gelu=gelu)
+
+    def add(self, x: Variable, residual: Variable) -> tuple[Variable, Variable]:
+        """Return x + residual, of shape (..., D), and that normalised."""
+        weight, bias = self.weight.in_dtype(x.dtype), self.bias.in_dtype(x.dtype)
+        return F.add_layer_norm(x, residual, weight, bias, self.eps)
 
 
 class RMSNorm(Module):
@@ -140,9 +145,13 @@ class RMSNorm(Module):
         self.eps = eps
         self.weight = Parameter((dim,), mean=1.0, device=device)
 
-    def forward(self, x: Variable) -> Variable:
-        """Normalise x (..., D)."""
-        return F.rms_norm(x, F.cast(self.weight, x.dtype), self.eps)
+    def forward(self, x: Variable, *, gelu: bool = False) -> Variable:
+        """Normalise x (..., D), or gelu(x)."""
+        return F.rms_norm(x, self.weight.in_dtype(x.dtype), self.eps, gelu=gelu)
+
+    def add(self, x: Variable, residual: Variable) -> tuple[Variable, Variable]:
+        """Return x + residual, of shape (..., D), and that normalised."""
+        return F.add_rms_norm(x, residual, self.weight.in_dtype(x.dtype), self.eps)
 
 
 _NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}

@@ -87,8 +87,10 @@ class Module:
         return self.train(False)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the weights by name, as arrays over the parameters' own memory."""
-        return {name: parameter.data.numpy() for name, parameter in self.named_parameters()}
+        """Return the weights by name; on the CPU the arrays are the parameters' own memory."""
+        return {
+            name: parameter.data.to("cpu").numpy() for name, parameter in self.named_parameters()
+        }
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Copy weights into the parameters, all of them or, on an error, none.
@@ -112,7 +114,9 @@ class Module:
                 raise CheckpointError(f"{name}: found, expected no weight of this name")
             _check(name, array, parameters[name].shape)
         for name, parameter in parameters.items():
-            ops.cast(parameter.data, Tensor(np.ascontiguousarray(arrays[name])))
+            weights = Tensor(np.ascontiguousarray(arrays[name]))
+            ops.cast(parameter.data, weights.to(parameter.data.device))
+            parameter.refresh()
 
 
 def _check(name: str, array: object, shape: tuple[int, ...]) -> None:

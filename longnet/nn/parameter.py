@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from longnet._core import Tensor, ops
-from longnet.autograd import Variable
+from longnet.autograd import Variable, record
+from longnet.functional import cast
+from longnet.functional.buffers import cast_to
 from longnet.random import derive_seed
 
 
@@ -24,9 +26,12 @@ class Parameter(Variable):
     name : str
         Its name in the model; empty before `initialise`.
     mean, std : float
+    rounded : Tensor or None
+        The weight in the dtype of activations, where an optimizer keeps it up to date. Whoever
+        writes to `data` calls `refresh` then.
     """
 
-    __slots__ = ("mean", "name", "std")
+    __slots__ = ("mean", "name", "rounded", "std")
 
     def __init__(
         self, shape: Sequence[int], *, mean: float = 0.0, std: float = 0.0, device: str = "cpu"
@@ -35,6 +40,18 @@ class Parameter(Variable):
         self.name = ""
         self.mean = mean
         self.std = std
+        self.rounded: Tensor | None = None
+
+    def refresh(self) -> None:
+        """Round `data` to `rounded` anew, to the nearest."""
+        if self.rounded is not None:
+            ops.cast(self.rounded, self.data)
+
+    def in_dtype(self, dtype: str) -> Variable:
+        """Return the weight in the dtype of activations, on the tape."""
+        if self.rounded is None or self.rounded.dtype != dtype:
+            return cast(self, dtype)
+        return record(self.rounded, [self], lambda dy: [cast_to(dy, self.dtype)])
 
 
 def initialise(parameters: Iterable[tuple[str, Parameter]], seed: int) -> None:
@@ -53,3 +70,4 @@ def initialise(parameters: Iterable[tuple[str, Parameter]], seed: int) -> None:
             ops.fill(parameter.data, parameter.mean)
         else:
             ops.normal(parameter.data, parameter.mean, parameter.std, derive_seed(seed, name))
+        parameter.refresh()

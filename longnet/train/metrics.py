@@ -107,6 +107,14 @@ def validation_record(evaluation: Evaluation) -> dict[str, float]:
     return record
 
 
+def validation_text(step: int, evaluation: Evaluation) -> str:
+    """What a person is told of an evaluation."""
+    text = f"step {step}: validation loss {evaluation.loss:.3f}"
+    if evaluation.bits_per_byte is not None:
+        text += f", {evaluation.bits_per_byte:.3f} bits per byte"
+    return text
+
+
 def _end_of(file: BinaryIO, step: int) -> int:
     """Bytes that the records up to `step` take at the head of the file."""
     file.seek(0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 _LINE_SECONDS = 5.0
 _BAR = "{n_fmt}/{total_fmt} {percentage:3.0f}%|{bar}| {desc}, {remaining} left"
@@ -36,10 +37,15 @@ class Progress:
     def __exit__(self, *unused: object) -> None:
         self._display.close()
 
-    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Say that `step` is done; `loss` in nats a token."""
+    def update(self, record: Mapping[str, Any]) -> None:
+        """Show the record of a step: its loss in nats a token, the speed, the memory."""
+        text = f"loss {record['loss']:.3f}, {record['tokens_per_second']:,.0f} tokens/s"
+        if "utilization" in record:
+            text += f", {record['utilization']:.1%} of peak"
+        if record["peak_memory_bytes"] >= 1e9:
+            text += f", {record['peak_memory_bytes'] / 1e9:.1f} GB"
         with suppress(OSError):  # a terminal that went away ends no run
-            self._display.show(step, f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s")
+            self._display.show(record["step"], text)
 
     def note(self, text: str) -> None:
         """Print a line of its own."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from longnet.checkpoint import Checkpoint, latest, load, load_latest
 from longnet.config import RunConfig
-from longnet.errors import CheckpointError, ConfigError
+from longnet.errors import CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from longnet.train.trainer import Trainer
 
 # What a training run keeps beside its arrays, and of what type.
 KEYS: dict[str, type | tuple[type, ...]] = {
@@ -121,7 +124,37 @@ def check_resumable(config: RunConfig, tokenizer: str, checkpoint: Checkpoint) -
         )
 
 
-def split_arrays(state: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of an optimizer's state, and the rest of it."""
-    arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
-    return arrays, {key: value for key, value in state.items() if key not in arrays}
+def snapshot(trainer: Trainer) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+    """What a checkpoint of a run holds: its arrays by group and name, and the rest, `KEYS`."""
+    optimizer = trainer.optimizer.state_dict()
+    moments = {key: value for key, value in optimizer.items() if isinstance(value, np.ndarray)}
+    arrays = {"model": trainer.model.state_dict(), "optimizer": moments}
+    return arrays, {
+        "config": trainer.config.to_dict(),
+        "tokenizer": trainer.data.tokenizer.fingerprint,
+        "data": trainer.batches.state_dict(),
+        "random": trainer.random.state_dict(),
+        "optimizer": {key: value for key, value in optimizer.items() if key not in moments},
+        "tokens": trainer.tokens,
+        "seconds": trainer.seconds,
+    }
+
+
+def restore(trainer: Trainer, saved: Checkpoint) -> None:
+    """Let a trainer go on from a checkpoint.
+
+    Raises
+    ------
+    CheckpointError, DataError
+        The checkpoint holds something else; the message begins with its path.
+    """
+    state = saved.state
+    try:
+        trainer.model.load_state_dict(saved.arrays["model"])
+        trainer.optimizer.load_state_dict(saved.arrays["optimizer"] | state["optimizer"])
+        trainer.random.load_state_dict(state["random"])
+        trainer.batches.load_state_dict(state["data"])
+    except (CheckpointError, DataError) as error:
+        raise type(error)(f"{saved.path}: {error}") from error
+    trainer.step, trainer.tokens = saved.step, state["tokens"]
+    trainer.seconds = state["seconds"]

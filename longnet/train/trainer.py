@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,20 +15,24 @@ import numpy as np
 
 import longnet
 from longnet import blas, checkpoint, random
+from longnet.anomaly import detect_anomaly
 from longnet.config import RunConfig
 from longnet.data import Batches
-from longnet.errors import CheckpointError, DataError, DivergenceError, LongNetError
+from longnet.errors import DivergenceError, LongNetError
 from longnet.evaluate.perplexity import Evaluation, evaluate
 from longnet.model import LongNet
-from longnet.optim import AdamW, global_norm
+from longnet.optim import AdamW, clip_factor
 from longnet.schedules import make_schedule
+from longnet.train.backlog import Backlog
 from longnet.train.clock import Clock
 from longnet.train.data import open_data
-from longnet.train.metrics import MetricsFile, read_metrics, validation_record
+from longnet.train.memory import explain_shortage
+from longnet.train.metrics import MetricsFile, read_metrics, validation_record, validation_text
 from longnet.train.plot import plot_loss
 from longnet.train.progress import Progress
 from longnet.train.signals import StopSignals
-from longnet.train.state import check_folder, check_resumable, split_arrays
+from longnet.train.speed import Speedometer
+from longnet.train.state import check_folder, check_resumable, restore, snapshot
 
 METRICS = "metrics.jsonl"
 LOSS_CURVE = "loss.png"
@@ -59,7 +64,8 @@ class Outcome:
 class Trainer:
     """Trains a model as a `RunConfig` says.
 
-    A run resumed from a checkpoint gives bit for bit the weights that an unbroken one gives.
+    A run resumed from a checkpoint gives bit for bit the weights that an unbroken one gives; on a
+    GPU with `train.deterministic`.
 
     Parameters
     ----------
@@ -74,10 +80,15 @@ class Trainer:
     out_dir : Path
         Where checkpoints, ``metrics.jsonl`` and ``loss.png`` go.
     data : RunData
+    batches : Batches
     model : LongNet
     optimizer : AdamW
+    random : RandomState
+        Where dropout's seeds come from.
     step, tokens : int
         Updates made, and tokens they were made from.
+    seconds : float
+        That the run took so far, those before a resumption included.
     clock : Clock
         Where the time went since this object was made.
 
@@ -107,7 +118,7 @@ class Trainer:
             longnet.set_num_threads(settings.threads)
             blas.set_num_threads(settings.threads)
         self.data = open_data(config)
-        self._batches = Batches(
+        self.batches = Batches(
             self.data.train, settings.batch_size, settings.sequence_length, settings.seed
         )
         if resume is not None:
@@ -120,13 +131,18 @@ class Trainer:
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
+            dtype=settings.dtype,
+            stochastic_rounding=settings.stochastic_rounding,
+            seed=settings.seed,
         )
-        self._random = random.RandomState(settings.seed)
+        self.random = random.RandomState(settings.seed)
         self.step = self.tokens = 0
-        self._seconds = 0.0
+        self.seconds = 0.0
         self._saved: Path | None = None  # the checkpoint that holds the present state
         if resume is not None:
-            self._restore(resume)
+            restore(self, resume)
+            if resume.path.parent.resolve() == self.out_dir.resolve():
+                self._saved = resume.path
 
     def train(self) -> Outcome:
         """Train until all steps are made, or until SIGTERM or Ctrl-C, and save.
@@ -137,6 +153,8 @@ class Trainer:
         ------
         DivergenceError
             The loss or the gradients are not finite. Checkpoints are left as they are.
+        OutOfMemoryError
+            A step does not fit; on a GPU the message says what would. Checkpoints are left.
         LongNetError
             A file cannot be written. Earlier checkpoints are left as they are.
         """
@@ -149,8 +167,11 @@ class Trainer:
             StopSignals() as stop,
             Progress(self.step, self.config.train.steps) as progress,
             np.errstate(over="ignore", invalid="ignore"),  # losses are checked
+            ExitStack() as watch,
         ):
-            evaluation = self._loop(metrics, stop, progress)
+            if self.config.train.detect_anomaly:
+                watch.enter_context(detect_anomaly())
+            evaluation = explain_shortage(self, lambda: self._loop(metrics, stop, progress))
             saved = self._saved or self._save(metrics)
         return Outcome(saved, evaluation, stop.received)
 
@@ -172,69 +193,86 @@ class Trainer:
     ) -> Evaluation | None:
         """Make the steps that are left; return the evaluation of the very last one."""
         settings = self.config.train
-        before, start = self._seconds, perf_counter()
-        recorded, spent = self.tokens, 0.0
+        before, start = self.seconds, perf_counter()
+        speed = Speedometer(self.model, settings, self.tokens)
+        backlog = Backlog()
         evaluation = None
+
+        def settle(*, wait: bool) -> list[dict[str, Any]]:
+            """Take in the updates that are done: check them, show them."""
+            with speed:
+                records = list(backlog.take(wait=wait))
+            for record in records:
+                self._check_finite(record["step"], "loss", record["loss"])
+                self._check_finite(record["step"], "gradient norm", record["grad_norm"])
+                record |= speed.reading(record["tokens"])
+                progress.update(record)
+            return records
+
+        def write(records: list[dict[str, Any]]) -> None:
+            self.seconds = before + perf_counter() - start
+            for record in records:
+                if "validation_loss" in record or record["step"] % settings.log_every == 0:
+                    metrics.write(self._complete(record))
+                    speed.restart(record["tokens"])
+
         while self.step < settings.steps and stop.received is None:
-            began = perf_counter()
-            record = self._update()
-            spent += perf_counter() - began
-            record["tokens_per_second"] = round((self.tokens - recorded) / spent, 1)
-            progress.update(self.step, record["loss"], record["tokens_per_second"])
+            with speed:
+                self._update(backlog)
             last = self.step == settings.steps
             evaluates = last or self.step % settings.eval_every == 0
+            saves = self.step % settings.save_every == 0
+            # A GPU is waited for only where its numbers are needed at once.
+            records = settle(wait=evaluates or saves)
             if evaluates:
                 evaluation = self.evaluate()
                 self._check_finite(self.step, "validation loss", evaluation.loss)
-                record |= validation_record(evaluation)
-                progress.note(_sentence(self.step, evaluation))
-            self._seconds = before + perf_counter() - start
-            if evaluates or self.step % settings.log_every == 0:
-                metrics.write(record | {"seconds": round(self._seconds, 3)})
-                recorded, spent = self.tokens, 0.0
-            if self.step % settings.save_every == 0:
+                records[-1] |= validation_record(evaluation)
+                progress.note(validation_text(self.step, evaluation))
+            write(records)
+            if saves:
                 self._save(metrics)
+        write(settle(wait=True))  # of a run that was stopped
         return evaluation if self.step == settings.steps else None
 
-    def _update(self) -> dict[str, Any]:
-        """Make one update of the weights; return its record."""
+    def _update(self, backlog: Backlog) -> None:
+        """Queue one update of the weights; its record goes to the backlog."""
         settings = self.config.train
-        step = self.step + 1
         self._saved = None
         self.optimizer.zero_grad()
-        total = 0.0
+        losses = []
         for _ in range(settings.accumulate):
             with self.clock("data"):
-                inputs, targets = next(self._batches)
-            with self.clock("forward"), random.use(self._random):
+                inputs, targets = next(self.batches)
+            with self.clock("forward"), random.use(self.random):
                 loss = self.model.loss(
                     inputs,
                     targets,
                     chunk=settings.loss_chunk,
-                    checkpoint_blocks=settings.checkpoint_blocks,
+                    recompute=settings.recompute,
+                    deterministic=settings.deterministic,
                 )
-            self._check_finite(step, "loss", loss.item())
-            total += loss.item()
+            losses.append(loss.data)
             with self.clock("backward"):
                 loss.backward(_LOSS_SCALE[settings.dtype])
         with self.clock("update"):
-            parts = settings.accumulate * _LOSS_SCALE[settings.dtype]
-            norm = global_norm(self.model.parameters()) / parts
-            self._check_finite(step, "gradient norm", norm)
-            # The mean over the micro-batches and the clipping in one factor.
-            scale = min(1.0, settings.clip / max(norm, 1e-30)) / parts
             learning_rate = self._schedule(self.step)
-            self.optimizer.step(learning_rate, grad_scale=scale)
-        self.step = step
+            factor, norm = clip_factor(
+                self.model.parameters(),
+                settings.clip,
+                divisor=settings.accumulate * _LOSS_SCALE[settings.dtype],
+            )
+            self.optimizer.step(learning_rate, factor)
+        self.step += 1
         self.tokens += settings.accumulate * inputs.size
-        record: dict[str, Any] = {"step": step, "loss": total / settings.accumulate}
+        record = {"step": self.step, "learning_rate": learning_rate, "tokens": self.tokens}
+        backlog.add(record, losses, norm)
+
+    def _complete(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What the metrics file keeps of an update."""
         if self.data.is_bytes:
             record["bits_per_byte"] = record["loss"] / math.log(2)
-        return record | {
-            "learning_rate": learning_rate,
-            "grad_norm": norm,
-            "tokens": self.tokens,
-        }
+        return record | {"seconds": round(self.seconds, 3)}
 
     def _check_finite(self, step: int, name: str, value: float) -> None:
         if not math.isfinite(value):
@@ -247,26 +285,12 @@ class Trainer:
     def _save(self, metrics: MetricsFile) -> Path:
         """Write a checkpoint, then draw the loss curve; return where the checkpoint lies."""
         with self.clock("checkpoint"):
-            weights = self.model.state_dict()
-            for name, array in weights.items():
+            arrays, state = snapshot(self)
+            for name, array in arrays["model"].items():
                 self._check_finite(self.step, name, float(np.abs(array).max()))
             metrics.sync()  # no checkpoint without the records that led to it
-            arrays, numbers = split_arrays(self.optimizer.state_dict())
-            saved = self._saved = checkpoint.save(
-                self.out_dir,
-                self.step,
-                {"model": weights, "optimizer": arrays},
-                {
-                    "config": self.config.to_dict(),
-                    "tokenizer": self.data.tokenizer.fingerprint,
-                    "data": self._batches.state_dict(),
-                    "random": self._random.state_dict(),
-                    "optimizer": numbers,
-                    "tokens": self.tokens,
-                    "seconds": self._seconds,
-                },
-                keep=self.config.train.keep,
-            )
+            keep = self.config.train.keep
+            saved = self._saved = checkpoint.save(self.out_dir, self.step, arrays, state, keep)
         with self.clock("loss curve"):
             try:
                 plot_loss(read_metrics(self.out_dir / METRICS), self.out_dir / LOSS_CURVE)
@@ -274,23 +298,3 @@ class Trainer:
                 # A picture that can be drawn later is no reason to end a run.
                 warnings.warn(str(error), stacklevel=2)
         return saved
-
-    def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        state = saved.state
-        try:
-            self.model.load_state_dict(saved.arrays["model"])
-            self.optimizer.load_state_dict(saved.arrays["optimizer"] | state["optimizer"])
-            self._random.load_state_dict(state["random"])
-            self._batches.load_state_dict(state["data"])
-        except (CheckpointError, DataError) as error:
-            raise type(error)(f"{saved.path}: {error}") from error
-        self.step, self.tokens, self._seconds = saved.step, state["tokens"], state["seconds"]
-        if saved.path.parent.resolve() == self.out_dir.resolve():
-            self._saved = saved.path
-
-
-def _sentence(step: int, evaluation: Evaluation) -> str:
-    text = f"step {step}: validation loss {evaluation.loss:.3f}"
-    if evaluation.bits_per_byte is not None:
-        text += f", {evaluation.bits_per_byte:.3f} bits per byte"
-    return text

@@ -1,0 +1,131 @@
+"""How much memory a run takes, found out by small steps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from longnet import random
+from longnet._core import memory_stats, reset_peak_memory
+from longnet.config import RunConfig
+from longnet.errors import OutOfMemoryError
+from longnet.model import RECOMPUTE, LongNet
+from longnet.optim import AdamW, clip_factor
+
+if TYPE_CHECKING:
+    from longnet.train.trainer import Trainer
+
+Result = TypeVar("Result")
+
+# Steps of these sizes are made; enough for loss_chunk to be full and for several segments.
+_LEAST_TOKENS = 4096
+_MOST_TOKENS = 65536
+_USABLE = 0.95  # of a card; the rest is the driver's, and what a pool cannot use
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Memory of one update, as a line through what small updates took.
+
+    Attributes
+    ----------
+    state_bytes : int
+        Weights, gradients and the optimizer's moments.
+    fixed_bytes : float
+        Peak of an update of no tokens, `state_bytes` included.
+    bytes_per_token : float
+        What the peak grows by with each token of one pass.
+    """
+
+    state_bytes: int
+    fixed_bytes: float
+    bytes_per_token: float
+
+    def peak_bytes(self, tokens: int) -> float:
+        """Peak of an update whose passes have so many tokens."""
+        return self.fixed_bytes + self.bytes_per_token * tokens
+
+    def tokens_that_fit(self, num_bytes: int) -> int:
+        """Most tokens of a pass within so many bytes."""
+        return max(0, int((num_bytes - self.fixed_bytes) / self.bytes_per_token))
+
+
+def estimate_memory(config: RunConfig) -> MemoryEstimate:
+    """Make two small updates of a run's model on its device, and see what they take.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Not even these fit.
+    """
+    settings = config.train
+    tokens = settings.batch_size * settings.sequence_length
+    larger = min(max(tokens, 2), _MOST_TOKENS)
+    smaller = min(_LEAST_TOKENS, larger // 2)
+    device = None if settings.device == "cpu" else settings.device
+    model = LongNet(config.model, dtype=settings.dtype, device=settings.device)
+    before = memory_stats(device)["bytes"]
+    optimizer = AdamW(model.parameters(), dtype=settings.dtype)
+    weights = 4 * model.num_parameters()
+    state = memory_stats(device)["bytes"] - before + 2 * weights  # and the gradients
+    peaks = []
+    for length in (smaller, larger):
+        ids = np.random.default_rng(0).integers(0, config.model.vocab_size, (1, length + 1))
+        ids = ids.astype(np.int32)
+        reset_peak_memory(device)
+        with random.use(random.RandomState()):
+            loss = model.loss(
+                ids[:, :-1], ids[:, 1:], chunk=settings.loss_chunk, recompute=settings.recompute
+            )
+        loss.backward()
+        optimizer.step(0.0, clip_factor(model.parameters(), 1.0)[0])
+        optimizer.zero_grad()
+        peaks.append(memory_stats(device)["peak_bytes"] - before + weights)
+    slope = (peaks[1] - peaks[0]) / (larger - smaller)
+    return MemoryEstimate(state, peaks[1] - slope * larger, slope)
+
+
+def what_would_fit(config: RunConfig) -> str:
+    """Say how many tokens of one pass a GPU has room for, by what is computed again.
+
+    Returns
+    -------
+    str
+        Empty where the device is the CPU, or has no room for even the smallest step.
+    """
+    settings = config.train
+    if settings.device == "cpu":
+        return ""
+    total = memory_stats(settings.device)["total_bytes"]
+    fits = []
+    for recompute in RECOMPUTE:
+        try:
+            estimate = estimate_memory(config.merge({"train": {"recompute": recompute}}))
+        except OutOfMemoryError:
+            continue
+        tokens = estimate.tokens_that_fit(int(total * _USABLE))
+        fits.append(f"about {tokens:,} with train.recompute={recompute}")
+    if not fits:
+        return ""
+    found = settings.batch_size * settings.sequence_length
+    return f"{found:,} tokens a pass, of which would fit: {', '.join(fits)}"
+
+
+def explain_shortage(trainer: Trainer, run: Callable[[], Result]) -> Result:
+    """Return ``run()``; where memory is short, say what would fit.
+
+    Raises
+    ------
+    OutOfMemoryError
+        With the step, what was asked for, and `what_would_fit`.
+    """
+    try:
+        return run()
+    except OutOfMemoryError as error:
+        reason = str(error)
+    # Only here nothing holds any more what the step had in memory.
+    fits = what_would_fit(trainer.config)
+    raise OutOfMemoryError(f"step {trainer.step + 1}: {reason}" + (f"; {fits}" if fits else ""))
