@@ -1,6 +1,7 @@
 """Models, the trainer and its checkpoints on a GPU, beside the CPU."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -55,9 +56,11 @@ def test_gradients_are_the_cpu_s(batch, variant):
     loss, expected = gradients(config, "cpu", *batch)
     found_loss, found = gradients(config, "cuda", *batch)
     assert found_loss == pytest.approx(loss, rel=1e-5)
+    # The bias of keys moves nothing without positions: there terms of the others' size cancel.
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
     for name, gradient in expected.items():
-        scale = np.abs(gradient).max()
-        assert np.abs(found[name] - gradient).max() <= 2e-4 * scale + 1e-9, name
+        limit = 2e-4 * np.abs(gradient).max() + 1e-6 * largest
+        assert np.abs(found[name] - gradient).max() <= limit, name
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -100,9 +103,8 @@ def test_100_steps_are_the_cpu_s(tmp_path):
 def test_resuming_gives_the_same_bits(tmp_path):
     options = {"device": "cuda", "dtype": "bfloat16", "deterministic": True}
     options["stochastic_rounding"] = True
-    whole = tiny_config(tmp_path, "whole", **options)
-    Trainer(whole).train()
-    Trainer(tiny_config(tmp_path, "parts", **options, steps=4)).train()
+    Trainer(tiny_config(tmp_path, "whole", **options)).train()
+    shutil.copytree(tmp_path / "whole/step-00000004", tmp_path / "parts/step-00000004")
     parts = tiny_config(tmp_path, "parts", **options)
     Trainer(parts, resume=read_checkpoint(tmp_path / "parts")).train()
     assert same_arrays(load_latest(tmp_path / "parts"), load_latest(tmp_path / "whole"))

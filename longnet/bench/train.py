@@ -11,11 +11,12 @@ from time import perf_counter
 
 import longnet
 from longnet.bench import report
-from longnet.bench.training.breakdown import Breakdown, record, summarise
+from longnet.bench.training.breakdown import record, summarise, traffic
 from longnet.bench.training.cases import GROUPS, Case
+from longnet.bench.training.ceilings import copy_bytes, product_flops
 from longnet.bench.training.steps import DEVICE, LongnetStep, make
 
-SECONDS = 4.0  # that the timed steps of one case take, at least three of them
+SECONDS = 4.0  # that the timed steps of one case take, at least two of them
 
 
 @dataclass
@@ -42,7 +43,7 @@ def measure(case: Case, steps: int | None = None) -> Row:
         begin = perf_counter()
         step()()
         row.peak_gb = step.peak_bytes() / 1e9
-        repeats = steps or max(3, int(SECONDS / (perf_counter() - begin)))
+        repeats = steps or max(1, int(SECONDS / 2 / (perf_counter() - begin)))
         times = []
         for _ in range(repeats):
             begin = perf_counter()
@@ -86,15 +87,33 @@ def table(rows: list[Row]) -> list[str]:
     return report.aligned(lines, left=1)
 
 
-def breakdown_table(found: Breakdown) -> list[str]:
-    """Milliseconds and shares of a step by kind, and its slowest kernels."""
+def breakdown(case: Case) -> tuple[list[str], dict[str, object]]:
+    """Where the time of a step of ours goes, as a table and as a record.
+
+    A kind's ceiling is the speed of a large product where arithmetic bounds it, and of a copy where
+    memory does.
+    """
+    step = LongnetStep(case)
+    step()()
+    found = summarise(record(step))
+    flops, moved = step.flops(), traffic(step)
+    product, copy = product_flops(), copy_bytes()
     whole = found.seconds["all"]
-    lines = [["kind of work", "ms", "share"]]
+    lines = [["kind of work", "ms", "share", "speed", "of its ceiling"]]
     for kind, seconds in found.seconds.items():
-        lines.append([kind, f"{seconds * 1e3:.2f}", f"{seconds / whole:.1%}"])
+        speed = part = ""
+        if kind in flops and seconds:
+            speed = f"{flops[kind] / seconds / 1e12:.0f} TFLOP/s"
+            part = f"{flops[kind] / seconds / product:.2f}"
+        elif moved.get(kind) and seconds:
+            speed = f"{moved[kind] / seconds / 1e9:,.0f} GB/s"
+            part = f"{moved[kind] / seconds / copy:.2f}"
+        lines.append([kind, f"{seconds * 1e3:.2f}", f"{seconds / whole:.1%}", speed, part])
     kernels = [["slowest kernels", "times", "ms"]]
     kernels += [[name[:90], str(n), f"{took * 1e3:.2f}"] for name, n, took in found.slowest]
-    return [*report.aligned(lines, left=1), "", *report.aligned(kernels, left=1)]
+    ceilings = f"ceilings: product {product / 1e12:.0f} TFLOP/s, copy {copy / 1e9:,.0f} GB/s"
+    text = [*report.aligned(lines, left=1), ceilings, "", *report.aligned(kernels, left=1)]
+    return text, asdict(found) | {"flops": flops, "bytes": moved, "product": product, "copy": copy}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,11 +143,9 @@ def run(options: argparse.Namespace) -> int:
     lines = table(rows)
     records = [asdict(row) for row in rows]
     if not options.no_breakdown:
-        step = LongnetStep(GROUPS["step"][0])
-        step()()
-        found = summarise(record(step))
-        lines += ["", *breakdown_table(found)]
-        records.append(asdict(found))
+        text, found = breakdown(GROUPS["step"][0])
+        lines += ["", *text]
+        records.append(found)
     report.publish(
         "train", report.header("cuda", hardware()), "\n".join(lines), records, options.save
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from longnet import random
-from longnet._core import memory_stats, reset_peak_memory
+from longnet._core import empty_cache, memory_stats, reset_peak_memory
 from longnet.config import RunConfig
 from longnet.errors import OutOfMemoryError
 from longnet.model import RECOMPUTE, LongNet
@@ -127,5 +127,6 @@ def explain_shortage(trainer: Trainer, run: Callable[[], Result]) -> Result:
     except OutOfMemoryError as error:
         reason = str(error)
     # Only here nothing holds any more what the step had in memory.
+    empty_cache(trainer.config.train.device)
     fits = what_would_fit(trainer.config)
     raise OutOfMemoryError(f"step {trainer.step + 1}: {reason}" + (f"; {fits}" if fits else ""))

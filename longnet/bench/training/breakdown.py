@@ -8,16 +8,30 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from longnet._core import Op, Tensor, ops
 
 # The first pattern that a kernel's name matches says its kind.
 KINDS = {
-    "attention backward": r"differentiate|sum_delta|prepare|attention.*backward",
-    "attention forward": r"attend|mark_rows|fill_rows|fmha|flash|count_documents",
-    "loss": r"cross_entropy",
-    "optimiser": r"adamw|sum_squares|clip|multi_tensor|fused_adam",
-    "products": r"gemm|nvjet|cutlass|cublas|splitK",
+    "attention backward": r"differentiate|sum_delta|prepare",
+    "attention forward": r"dilated|attend|mark_rows",
+    "loss": r"loss_rows",
+    "optimiser": r"\bstep\b|sum_blocks|sum_partials|clip",
+    "products": r"gemm|nvjet|cutlass|cublas|splitK|fill_ones",
     "copies and fills": r"^Mem(cpy|set)|fill",
     "norms and elementwise": r"",
+}
+# The ops of the kinds that memory bounds; every other op with a kernel of ours is elementwise.
+OPS = {
+    "cross_entropy": "loss",
+    "adamw": "optimiser",
+    "sum_squares": "optimiser",
+    "clip": "optimiser",
+    "fill": "copies and fills",
+    "matmul": "products",
+    "dilated_attention": "attention forward",
+    "dilated_attention_backward": "attention backward",
 }
 
 
@@ -88,3 +102,27 @@ def busy_seconds(kernels: Iterable[Kernel], until: int) -> float:
         busy += max(0, last - begin)
         end = max(end, kernel.end)
     return busy * 1e-9
+
+
+def traffic(step: Callable[[], Callable[[], float]]) -> dict[str, float]:
+    """Bytes that the ops of one step read and write at least, by kind of work."""
+    total = dict.fromkeys(KINDS, 0.0)
+    names = [name for name in dir(ops) if isinstance(getattr(ops, name), Op)]
+    originals = {name: getattr(ops, name) for name in names}
+
+    def counting(name: str) -> Callable[..., None]:
+        def call(*arguments: Any, **named: Any) -> None:
+            tensors = [x for x in (*arguments, *named.values()) if isinstance(x, Tensor)]
+            total[OPS.get(name, "norms and elementwise")] += sum(x.nbytes for x in tensors)
+            originals[name](*arguments, **named)
+
+        return call
+
+    try:
+        for name in names:
+            setattr(ops, name, counting(name))
+        step()()
+    finally:
+        for name, op in originals.items():
+            setattr(ops, name, op)
+    return total

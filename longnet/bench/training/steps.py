@@ -43,6 +43,17 @@ class LongnetStep:
         self.optimizer.step(1e-4, factor)
         return loss.item
 
+    def flops(self) -> dict[str, float]:
+        """Operations of a step by kind of work."""
+        rows = self.case.batch
+        mixing = rows * sum(b.mixer.flops(self.case.tokens) for b in self.model.blocks)
+        everything = rows * self.case.tokens * self.flops_per_token
+        return {
+            "products": everything - mixing,
+            "attention forward": mixing * 4 / 14,
+            "attention backward": mixing * 10 / 14,
+        }
+
     def reset_peak(self) -> None:
         longnet.synchronize(DEVICE)
         longnet.empty_cache(DEVICE)
