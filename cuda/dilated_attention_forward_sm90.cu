@@ -2,6 +2,7 @@
  * of some rows a block. Equations: csrc/ops/dilated_attention.h. */
 #include "cuda/dilated_attention_sm90_forward_consume.cuh"
 #include "cuda/dilated_attention_sm90_forward_plan.cuh"
+#include "cuda/dilated_attention_sm90_uncovered.cuh"
 
 #include <type_traits>
 
@@ -82,7 +83,8 @@ __device__ __forceinline__ void load_tiles(const forward &p, const tile *tiles, 
     }
 }
 
-template <int width> __device__ __forceinline__ void init_barriers(uint32_t barriers) {
+template <int width>
+__device__ __forceinline__ void init_barriers(uint32_t barriers, int finishers) {
     using L = layout<width>;
     using S = shape<width>;
     const int warps = S::warpgroups * 4;
@@ -96,7 +98,7 @@ template <int width> __device__ __forceinline__ void init_barriers(uint32_t barr
     init(L::q_full, S::warpgroups * S::q_buffers, 1);
     init(L::q_empty, S::warpgroups * S::q_buffers, 4);
     init(L::tile_full, L::ring, 32);
-    init(L::tile_empty, L::ring, (warps + 1) * 32);
+    init(L::tile_empty, L::ring, (warps + 1 + finishers) * 32);
     init(L::v_raw, 1, 1);
     sm90::barrier_init_fence();
 }
@@ -110,7 +112,10 @@ __global__ void __launch_bounds__(layout<width>::threads, 1)
     tile *tiles = reinterpret_cast<tile *>(memory + L::tiles_at);
     uint32_t *tables = reinterpret_cast<uint32_t *>(memory + L::tables_at);
     const uint32_t barriers = sm90::shared_address(memory + L::barriers_at);
-    if (threadIdx.x == 0) init_barriers<width>(barriers);
+    if (threadIdx.x == 0) init_barriers<width>(barriers, p.level_count > 1);
+    if (threadIdx.x < L::zeros_bytes / 16)
+        reinterpret_cast<int4 *>(memory + L::zeros_at)[threadIdx.x] = make_int4(0, 0, 0, 0);
+    sm90::fence_async_shared();
     __syncthreads();
     if (threadIdx.x >= S::warpgroups * 128) {
         sm90::give_registers<S::spare>();
@@ -119,8 +124,12 @@ __global__ void __launch_bounds__(layout<width>::threads, 1)
             load_tiles<width>(p, tiles, memory, barriers);
         } else if (warp == 1) {
             schedule<width>(p, tiles, tables, barriers);
+        } else if (warp == 2 && p.level_count > 1) {
+            finish_items<width>(p, tiles, barriers);
         } else if (p.uncovered) {
-            write_uncovered(p, blockIdx.x * 2 + warp - 2, gridDim.x * 2);
+            const int writers = p.level_count > 1 ? 1 : 2;
+            write_uncovered(p, blockIdx.x * writers + warp % writers, gridDim.x * writers,
+                            sm90::shared_address(memory + L::zeros_at), L::zeros_bytes);
         }
     } else {
         sm90::take_registers<S::registers>();

@@ -1,11 +1,11 @@
 /* Dilated attention on sm_90a: what the launcher tells the kernels, and how the forward work is cut.
  *
  * A group is `group_rows` consecutive rows of `group_heads` heads of a batch item. An item is one
- * level of one head of a group, cut further to the rows that a tile takes there. Within an item the
- * rows that take part in one segment are a run, and a run is cut into tiles of at most 64 rows a
- * consumer warpgroup. The sparsest level of a group comes first. A tile goes on with the online
- * softmax that earlier levels left for its rows in the scratch, and writes the output of those rows
- * that no later level covers.
+ * level of one head of a group, cut further to the rows that a tile takes there, from the end of
+ * each segment: what is left over at its begin sees few keys. The rows of an item that take part in
+ * one segment are a tile, at most 64 a consumer warpgroup. The sparsest level of a group comes
+ * first. A tile goes on with the online softmax that earlier levels left for its rows in the
+ * scratch, and writes the output of those rows that no later level covers.
  *
  * Blocks of threads take items in one order: step t holds level i of group t - i for all i, so
  * that what an item waits for, the level before of the same group, was taken nearly a whole step
@@ -35,10 +35,16 @@ struct level {
     divisor segment;     /* w, at most N */
     divisor step;        /* r, at most N */
     int32_t rate;        /* r, at most 2^31 - 1 */
+    int32_t nested;      /* r divides w: where a row's segment begins does not matter */
     int32_t pad;
     int32_t sums_pad;
     int32_t chunk;  /* rows of an item's range */
     int32_t chunks; /* of a group */
+    /* forward only: a piece is a segment where segments are whole in a group, else a group */
+    int32_t piece;        /* its rows */
+    divisor pieces;       /* of a group */
+    divisor piece_chunks; /* ranges of a piece */
+    divisor head_chunks;  /* chunks */
 };
 
 /* What attention is asked for, forward and backward. */
@@ -60,7 +66,9 @@ struct problem {
 };
 
 struct forward : problem {
-    int32_t step_items;  /* items of a step */
+    divisor step_items;  /* items of a step */
+    divisor group_slots, group_heads_across, group_rows_along; /* slots, head_groups, row_groups */
+    divisor head_share;                                        /* heads to one of keys */
     int32_t uncovered;   /* some rows may take part on no level */
     int32_t slot_rows;   /* rows of scratch a head of a group */
     divisor row_spacing; /* rows of a group to one of scratch */
@@ -95,7 +103,7 @@ template <> struct shape<64> {
 };
 template <> struct shape<48> : shape<64> {};
 template <> struct shape<128> {
-    enum { warpgroups = 2, keys = 128, stages = 2, q_buffers = 2, registers = 240, spare = 24 };
+    enum { warpgroups = 2, keys = 128, stages = 2, q_buffers = 2, registers = 232, spare = 32 };
 };
 
 template <int width> struct layout {
@@ -112,7 +120,9 @@ template <int width> struct layout {
         tile_rows = S::warpgroups * WARPGROUP_ROWS,
         tables_at = v_at + kv_bytes * S::stages,
         tiles_at = tables_at + ring * tile_rows * 4,
-        barriers_at = tiles_at + ring * (int)sizeof(tile),
+        zeros_bytes = 2048, /* for rows that nothing covers */
+        zeros_at = (tiles_at + ring * (int)sizeof(tile) + 127) / 128 * 128,
+        barriers_at = zeros_at + zeros_bytes,
         /* barriers, by index */
         k_full = 0,
         k_empty = k_full + S::stages,

@@ -18,33 +18,52 @@ __device__ __forceinline__ int uniform(int x) {
     return __shfl_sync(~0u, x, 0);
 }
 
-/* Rows that see nothing yet, or what earlier levels left for them. */
+/* What earlier levels left for a thread's part of its two rows. */
+template <int width> struct kept_rows {
+    float4 o[2][width / 16];
+    float2 sums[2]; /* m, l */
+};
+
 template <int width>
-__device__ __forceinline__ void begin_rows(float (&o)[width / 2], row_pair &rows,
-                                           const float *state, const uint32_t (&entry)[2],
-                                           int zero_keys) {
+__device__ __forceinline__ void load_rows(kept_rows<width> &kept, const float *state,
+                                          const uint32_t (&entry)[2]) {
     const int quad = threadIdx.x % 4;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        rows.m[r] = -INFINITY;
-        rows.l[r] = 0;
-        const bool known = entry[r] & ROW_KNOWN;
         const float *from =
             state + static_cast<int64_t>(entry[r] & ROW_PLACE) * layout<width>::state_stride;
+        const bool known = entry[r] & ROW_KNOWN;
+        kept.sums[r] = make_float2(-INFINITY, 0);
+#pragma unroll
+        for (int c = 0; c < width / 16; c++) kept.o[r][c] = make_float4(0, 0, 0, 0);
+        if (known) {
+#pragma unroll
+            for (int c = 0; c < width / 16; c++)
+                kept.o[r][c] = __ldcg(reinterpret_cast<const float4 *>(from + c * 16 + quad * 4));
+            kept.sums[r] = __ldcg(reinterpret_cast<const float2 *>(from + width));
+        }
+    }
+}
+
+/* Rows go on from there, or see nothing yet. */
+template <int width>
+__device__ __forceinline__ void begin_rows(float (&o)[width / 2], row_pair &rows,
+                                           kept_rows<width> &kept, int zero_keys) {
+    const int quad = threadIdx.x % 4;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
 #pragma unroll
         for (int c = 0; c < width / 16; c++) {
-            float4 x = make_float4(0, 0, 0, 0);
-            if (known) x = __ldcg(reinterpret_cast<const float4 *>(from + c * 16 + quad * 4));
+            float4 &x = kept.o[r][c];
+            /* not before here: the loads take as long as the first scores */
+            asm volatile("" : "+f"(x.x), "+f"(x.y), "+f"(x.z), "+f"(x.w));
             o[8 * c + 2 * r + 0] = x.x;
             o[8 * c + 2 * r + 1] = x.y;
             o[8 * c + 2 * r + 4] = x.z;
             o[8 * c + 2 * r + 5] = x.w;
         }
-        if (known) {
-            const float2 x = __ldcg(reinterpret_cast<const float2 *>(from + width));
-            rows.m[r] = x.x;
-            rows.l[r] = quad == 0 ? x.y : 0;
-        }
+        rows.m[r] = kept.sums[r].x;
+        rows.l[r] = quad == 0 ? kept.sums[r].y : 0;
         if (zero_keys > 0) {
             float top = fmaxf(rows.m[r], 0.0f), shrink = sm90::exp2_fast(rows.m[r] - top);
             rows.l[r] = rows.l[r] * shrink + (quad == 0 ? zero_keys * sm90::exp2_fast(-top) : 0);
@@ -205,18 +224,22 @@ template <int width, bool bfloat16> struct consumer {
 
     /* Blocks `blocks` - 1 .. 0. */
     __device__ __forceinline__ void visit(float (&o)[width / 2], row_pair &rows, const tile &t,
-                                          int row, int group, uint32_t q, int blocks) {
+                                          int row, int group, const uint32_t (&entry)[2],
+                                          uint32_t q, int blocks) {
         float s[scores];
         uint32_t probabilities[scores / 2];
         /* the first row of the warpgroup sees all of the blocks below this one */
         const int first = t.first + group * WARPGROUP_ROWS;
         const int whole = uniform((p.causal ? min(t.keys, first + 1) : t.keys) / keys);
+        kept_rows<width> kept;
+        load_rows<width>(kept, p.state, entry);
         wait_k();
         wait_turn(group);
         issue_scores(s, q);
         pass_turn(group);
         sm90::products_wait<0>();
         sm90::pin(s);
+        begin_rows<width>(o, rows, kept, t.zero_keys);
         soften(s, o, rows, t, row, q, blocks - 1, whole, true);
         leave_k();
         place.advance();
@@ -290,7 +313,6 @@ template <int width, bool bfloat16> struct consumer {
 #pragma unroll
                 for (int r = 0; r < 2; r++)
                     entry[r] = row + 8 * r < t.rows ? table[row + 8 * r] : 0;
-                begin_rows<width>(o, rows, p.state, entry, t.zero_keys);
             }
             for (int skip = all - mine; skip > 0; skip--) {
                 wait_turn(group);
@@ -304,14 +326,11 @@ template <int width, bool bfloat16> struct consumer {
             if (own > 0) {
                 const int buffer = group * S::q_buffers + q_place.index();
                 sm90::barrier_wait(barrier(L::q_full + buffer), q_place.parity());
-                visit(o, rows, t, row, group, shared + L::q_at + buffer * L::q_bytes, mine);
+                visit(o, rows, t, row, group, entry, shared + L::q_at + buffer * L::q_bytes, mine);
                 leave(L::q_empty + buffer);
                 q_place.advance();
                 finish(o, rows, t, entry, row);
             }
-            __syncwarp();
-            if (t.counter >= 0 && threadIdx.x % 32 == 0)
-                raise_level(p, t.counter, t.level == p.level_count - 1, 1);
             sm90::barrier_arrive(barrier(L::tile_empty + tile_place.index()));
             tile_place.advance();
         }

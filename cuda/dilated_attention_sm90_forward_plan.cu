@@ -33,12 +33,15 @@ int row_spacing(const forward &p) {
 
 /* Groups small enough that their keys and scratch stay in the L2 cache and the scratch is small
  * beside the tensors, large enough that nobody waits: a step keeps the processors busy for several
- * items and for twice as long as the longest item takes. */
+ * items and for twice as long as the longest item takes. A single level has no scratch, and whole
+ * segments in a group. */
 void cut_groups(forward &p, int processors) {
     const int instance = padded_width(p.width), rows = tile_rows(instance);
     int64_t group_rows = 16384;
     while (group_rows < 65536 && group_rows < int64_t{WARPGROUP_ROWS} * p.levels[0].step.value)
         group_rows *= 2;
+    if (p.level_count == 1)
+        group_rows = ceil_div(group_rows, p.levels[0].segment.value) * p.levels[0].segment.value;
     p.group_rows = static_cast<int>(std::min<int64_t>(group_rows, p.rows));
     p.row_groups = static_cast<int>(ceil_div(p.rows, p.group_rows));
     p.row_spacing = divisor_of(row_spacing(p));
@@ -49,7 +52,12 @@ void cut_groups(forward &p, int processors) {
     for (int i = 0; i < p.level_count; i++) {
         level &l = p.levels[i];
         l.chunk = static_cast<int>(std::min<int64_t>(int64_t{rows} * l.step.value, p.group_rows));
-        l.chunks = static_cast<int>(ceil_div(p.group_rows, l.chunk));
+        const int64_t w = l.segment.value;
+        l.piece = p.group_rows % w == 0 && w >= l.chunk ? static_cast<int>(w) : p.group_rows;
+        l.pieces = divisor_of(p.group_rows / l.piece);
+        l.piece_chunks = divisor_of(ceil_div(l.piece, l.chunk));
+        l.chunks = static_cast<int>(l.pieces.value * l.piece_chunks.value);
+        l.head_chunks = divisor_of(l.chunks);
         const double work = static_cast<double>(l.segment.value) / l.step.value;
         head_items += l.chunks;
         head_work += work * l.chunks;
@@ -60,11 +68,15 @@ void cut_groups(forward &p, int processors) {
     const double tensors = 8.0 * p.batch * p.rows * p.heads * p.width;
     const double head_bytes = (p.level_count + 1.0) * p.slot_rows * state_stride(instance) * 4;
     const double most = std::min(std::max(0.05 * tensors, 32e6) / (head_bytes + 1),
-                                 16.8e6 / (4.0 * p.group_rows * p.width));
+                                 16.8e6 / (4.0 * p.group_rows * p.width) *
+                                     (p.level_count == 1 ? p.levels[0].step.value : 1));
     p.group_heads = static_cast<int>(std::min(std::ceil(heads), std::floor(most)));
     p.group_heads = std::max(1, std::min(p.group_heads, p.heads));
     p.head_groups = static_cast<int>(ceil_div(p.heads, p.group_heads));
-    p.step_items = head_items * p.group_heads;
+    p.step_items = divisor_of(int64_t{head_items} * p.group_heads);
+    p.group_heads_across = divisor_of(p.head_groups);
+    p.group_rows_along = divisor_of(p.row_groups);
+    p.head_share = divisor_of(p.heads / p.kv_heads);
 }
 
 int blocks_of(const forward &p, int processors) {
@@ -88,13 +100,14 @@ lnet_status make_plan(forward &p, const struct lnet_dilated_attention_args &args
     p.uncovered = p.levels[p.level_count - 1].rate > 1 || p.lengths != nullptr;
     cut_groups(p, processors);
     groups = static_cast<int64_t>(p.batch) * p.row_groups * p.head_groups;
-    items = (groups + p.level_count - 1) * p.step_items;
+    items = (groups + p.level_count - 1) * p.step_items.value;
     if (items * 16 > std::numeric_limits<int32_t>::max())
         return lnet_fail(LNET_SHAPE_ERROR, "%s: q: %" PRId64 " items of work, expected below 2^27",
                          OP, items);
     p.groups = static_cast<int32_t>(groups);
     p.item_count = static_cast<int32_t>(items);
     p.slots = static_cast<int32_t>(std::min<int64_t>(p.level_count + 1, groups));
+    p.group_slots = divisor_of(p.slots);
     return LNET_OK;
 }
 

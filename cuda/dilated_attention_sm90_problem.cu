@@ -66,6 +66,7 @@ void read_problem(problem &p, const lnet_dilation &dilation, const lnet_tensor &
         l.segment = divisor_of(std::min<int64_t>(dilation.segment_lengths.items[order[i]], p.rows));
         l.rate = static_cast<int32_t>(std::min<int64_t>(rate, std::numeric_limits<int32_t>::max()));
         l.step = divisor_of(std::min(l.rate, p.rows));
+        l.nested = l.segment.value % l.step.value == 0;
         l.pad = static_cast<int32_t>(ceil_div(p.rows, l.step.value) * l.step.value - p.rows);
     }
 }

@@ -16,7 +16,7 @@ __device__ __forceinline__ uint32_t remainder(uint32_t n, const divisor &d) {
 struct item {
     int group, level, batch, head, head_of_group;
     int group_begin, begin, end; /* rows begin .. end of the batch item */
-    int chunk;                   /* begin is that of the group's chunk-th range on the level */
+    int chunk;                   /* backward: the group's chunk-th range on the level */
 };
 
 /* Which rows and heads a group is. */
@@ -40,8 +40,8 @@ struct sequence {
 };
 
 __device__ __forceinline__ int head_offset(const problem &p, int head, const level &l) {
-    return p.offsets_grouped ? head / ((p.heads + (uint32_t)l.rate - 1) / (uint32_t)l.rate)
-                             : head % l.rate;
+    if (p.offsets_grouped) return head / ((p.heads + (uint32_t)l.rate - 1) / (uint32_t)l.rate);
+    return l.step.value == l.rate ? remainder(head, l.step) : head % l.rate;
 }
 
 /* Inside the batch item whatever the numbers are. */
@@ -59,11 +59,15 @@ __device__ __forceinline__ sequence sequence_at(const problem &p, int batch, int
     return q;
 }
 
-/* Whether a row takes part on a level where the head's offset is s. */
-__device__ __forceinline__ bool takes_part(const level &l, int s, const sequence &q, int row) {
+/* The offset of the heads of which a row takes part on a level. */
+__device__ __forceinline__ int row_offset(const level &l, const sequence &q, int row) {
     uint32_t at = row - q.begin;
-    if (q.end - q.begin > l.segment.value) at = remainder(at, l.segment);
-    return remainder(at, l.step) == s;
+    if (!l.nested && q.end - q.begin > l.segment.value) at = remainder(at, l.segment);
+    return remainder(at, l.step);
+}
+
+__device__ __forceinline__ bool takes_part(const level &l, int s, const sequence &q, int row) {
+    return row_offset(l, q, row) == s;
 }
 
 /* The number of the first document that ends after `row`. */

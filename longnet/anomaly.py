@@ -51,5 +51,7 @@ def check(op: Callable[..., object], what: str, tensor: Tensor) -> None:
 
 
 def _name(op: Callable[..., object]) -> str:
-    name = op.__qualname__.partition(".")[0]
+    """The function that recorded `op`; of a private one, the module."""
+    recorded, _, _ = op.__qualname__.rpartition(".<locals>.")
+    name = (recorded or op.__qualname__.partition(".")[0]).rpartition(".")[2]
     return op.__module__.rpartition(".")[2] if name.startswith("_") else name

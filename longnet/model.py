@@ -208,6 +208,7 @@ class LongNet(Module):
         chunk: int | None = None,
         recompute: str = "none",
         deterministic: bool = False,
+        count: int | None = None,
         lengths: np.ndarray | None = None,
         cu_seqlens: np.ndarray | Tensor | None = None,
     ) -> Variable:
@@ -226,6 +227,8 @@ class LongNet(Module):
             which only the input stays; or each block but its attention, whose output stays too.
         deterministic : bool
             Gradients of the same bits every time on a GPU as well, at some cost.
+        count : int, optional
+            How many tokens count; needed where `targets` lie on a GPU, else they are counted.
         lengths : array (B,) int64, optional
             Rows of each sequence that exist; later ones do not count.
         cu_seqlens : array (S+1,) int64, optional
@@ -259,5 +262,5 @@ class LongNet(Module):
             chunk = 1024 if x.data.device == "cpu" else 8192
         output = self.output.in_dtype(x.dtype)
         return F.linear_cross_entropy(
-            x, output, None, targets, chunk=chunk, ignore_index=IGNORE_INDEX
+            x, output, None, targets, chunk=chunk, ignore_index=IGNORE_INDEX, count=count
         )

@@ -26,6 +26,7 @@ from longnet.schedules import make_schedule
 from longnet.train.backlog import Backlog
 from longnet.train.clock import Clock
 from longnet.train.data import open_data
+from longnet.train.feed import Feed
 from longnet.train.memory import explain_shortage
 from longnet.train.metrics import MetricsFile, read_metrics, validation_record, validation_text
 from longnet.train.plot import plot_loss
@@ -80,7 +81,7 @@ class Trainer:
     out_dir : Path
         Where checkpoints, ``metrics.jsonl`` and ``loss.png`` go.
     data : RunData
-    batches : Batches
+    batches : Feed
     model : LongNet
     optimizer : AdamW
     random : RandomState
@@ -118,9 +119,10 @@ class Trainer:
             longnet.set_num_threads(settings.threads)
             blas.set_num_threads(settings.threads)
         self.data = open_data(config)
-        self.batches = Batches(
+        batches = Batches(
             self.data.train, settings.batch_size, settings.sequence_length, settings.seed
         )
+        self.batches = Feed(batches, settings.device)
         if resume is not None:
             check_resumable(config, self.data.tokenizer.fingerprint, resume)
         self.model = LongNet(
@@ -219,8 +221,7 @@ class Trainer:
         while self.step < settings.steps and stop.received is None:
             with speed:
                 self._update(backlog)
-            last = self.step == settings.steps
-            evaluates = last or self.step % settings.eval_every == 0
+            evaluates = self.step == settings.steps or self.step % settings.eval_every == 0
             saves = self.step % settings.save_every == 0
             # A GPU is waited for only where its numbers are needed at once.
             records = settle(wait=evaluates or saves)
@@ -243,11 +244,12 @@ class Trainer:
         losses = []
         for _ in range(settings.accumulate):
             with self.clock("data"):
-                inputs, targets = next(self.batches)
+                batch = next(self.batches)
             with self.clock("forward"), random.use(self.random):
                 loss = self.model.loss(
-                    inputs,
-                    targets,
+                    batch.inputs,
+                    batch.targets,
+                    count=batch.targets.size,
                     chunk=settings.loss_chunk,
                     recompute=settings.recompute,
                     deterministic=settings.deterministic,
@@ -264,8 +266,8 @@ class Trainer:
             )
             self.optimizer.step(learning_rate, factor)
         self.step += 1
-        self.tokens += settings.accumulate * inputs.size
-        record = {"step": self.step, "learning_rate": learning_rate, "tokens": self.tokens}
+        self.tokens += settings.accumulate * batch.inputs.size
+        record = {"step": self.step, "tokens": self.tokens, "learning_rate": learning_rate}
         backlog.add(record, losses, norm)
 
     def _complete(self, record: dict[str, Any]) -> dict[str, Any]:
