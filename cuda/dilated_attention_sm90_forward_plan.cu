@@ -31,17 +31,12 @@ int row_spacing(const forward &p) {
     return static_cast<int>(rate);
 }
 
-/* Groups small enough that their keys and scratch stay in the L2 cache and the scratch is small
- * beside the tensors, large enough that nobody waits: a step keeps the processors busy for several
- * items and for twice as long as the longest item takes. A single level has no scratch, and whole
- * segments in a group. */
-void cut_groups(forward &p, int processors) {
+/* Cuts the work into groups of so many rows, and of heads: few enough that keys and scratch stay in
+ * the L2 cache and the scratch is small beside the tensors, enough that nobody waits: a step keeps
+ * the processors busy for several items and for twice as long as the longest item takes. Returns
+ * how many heads the scratch has room for. */
+double cut_rows(forward &p, int64_t group_rows, int processors) {
     const int instance = padded_width(p.width), rows = tile_rows(instance);
-    int64_t group_rows = 16384;
-    while (group_rows < 65536 && group_rows < int64_t{WARPGROUP_ROWS} * p.levels[0].step.value)
-        group_rows *= 2;
-    if (p.level_count == 1)
-        group_rows = ceil_div(group_rows, p.levels[0].segment.value) * p.levels[0].segment.value;
     p.group_rows = static_cast<int>(std::min<int64_t>(group_rows, p.rows));
     p.row_groups = static_cast<int>(ceil_div(p.rows, p.group_rows));
     p.row_spacing = divisor_of(row_spacing(p));
@@ -63,20 +58,41 @@ void cut_groups(forward &p, int processors) {
         head_work += work * l.chunks;
         longest = std::max(longest, work);
     }
+    const bool single = p.level_count == 1;
     const double heads = std::max(4.0 * processors / head_items,
-                                  p.level_count > 1 ? 2.0 * processors * longest / head_work : 0.0);
+                                  single ? 0.0 : 2.0 * processors * longest / head_work);
     const double tensors = 8.0 * p.batch * p.rows * p.heads * p.width;
     const double head_bytes = (p.level_count + 1.0) * p.slot_rows * state_stride(instance) * 4;
-    const double most = std::min(std::max(0.05 * tensors, 32e6) / (head_bytes + 1),
-                                 16.8e6 / (4.0 * p.group_rows * p.width) *
-                                     (p.level_count == 1 ? p.levels[0].step.value : 1));
-    p.group_heads = static_cast<int>(std::min(std::ceil(heads), std::floor(most)));
+    const double room = std::max(0.05 * tensors, 32e6) / (head_bytes + 1);
+    const double most = (single ? 16.8e6 * p.levels[0].step.value : 33.6e6) /
+                        (4.0 * p.group_rows * p.width); /* bytes of keys and values in the cache */
+    p.group_heads =
+        static_cast<int>(std::min(std::ceil(heads), std::floor(std::min(most, room))));
     p.group_heads = std::max(1, std::min(p.group_heads, p.heads));
     p.head_groups = static_cast<int>(ceil_div(p.heads, p.group_heads));
     p.step_items = divisor_of(int64_t{head_items} * p.group_heads);
     p.group_heads_across = divisor_of(p.head_groups);
     p.group_rows_along = divisor_of(p.row_groups);
     p.head_share = divisor_of(p.heads / p.kv_heads);
+    return room;
+}
+
+/* A single level has no scratch, and whole segments in a group. */
+void cut_groups(forward &p, int processors) {
+    int64_t group_rows = 16384, whole = 1024;
+    while (group_rows < 65536 && group_rows < int64_t{WARPGROUP_ROWS} * p.levels[0].step.value)
+        group_rows *= 2;
+    if (p.level_count == 1)
+        group_rows = ceil_div(group_rows, p.levels[0].segment.value) * p.levels[0].segment.value;
+    const double room = cut_rows(p, group_rows, processors);
+    /* Somewhat fewer rows where they make room for one more head, and all groups alike. */
+    const int more = p.group_heads + 1;
+    if (room >= more || p.heads % more != 0) return;
+    for (int i = 0; i < p.level_count; i++)
+        if (p.group_rows % p.levels[i].segment.value == 0)
+            whole = std::max<int64_t>(whole, p.levels[i].segment.value);
+    const int64_t fewer = static_cast<int64_t>(p.group_rows * room / more) / whole * whole;
+    if (8 * fewer >= int64_t{7} * p.group_rows) cut_rows(p, fewer, processors);
 }
 
 int blocks_of(const forward &p, int processors) {

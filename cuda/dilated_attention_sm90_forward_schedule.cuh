@@ -9,9 +9,9 @@
 
 namespace dilated_sm90 {
 
-/* False where the step has no such item. Of several levels, items that share keys come one after the
- * other, and those that see most of them first. Of one level the longest of a group come first, so
- * that the last blocks of threads end together. */
+/* False where the step has no such item. Of several levels, items that share keys come one after
+ * the other, and those that see most of them first. Of one level the longest of a group come first,
+ * so that the last blocks of threads end together. */
 __device__ __forceinline__ bool item_at(const forward &p, int index, item &x) {
     const int step = quotient(index, p.step_items);
     index -= step * p.step_items.value;
@@ -84,11 +84,17 @@ __device__ __forceinline__ void fill_table(const forward &p, const item &x, cons
             for (int k = 0; k < each; k++) flags[k] = marked(flags[k], i, x.level);
             continue;
         }
-        const int s = head_offset(p, x.head, l);
+        const uint32_t s = head_offset(p, x.head, l);
+        const divisor &period = l.nested ? l.step : l.segment;
+        uint32_t at = remainder(first - q.begin, period);
+        const uint32_t advance = remainder(32 * t.step, period);
 #pragma unroll
-        for (int k = 0; k < each; k++)
-            if (takes_part(l, s, q, first + k * 32 * t.step))
+        for (int k = 0; k < each; k++) {
+            if ((l.nested ? at : remainder(at, l.step)) == s)
                 flags[k] = marked(flags[k], i, x.level);
+            at += advance;
+            if (at >= period.value) at -= period.value;
+        }
     }
     const uint32_t place = (slot * p.group_heads + x.head_of_group) * p.slot_rows;
 #pragma unroll
