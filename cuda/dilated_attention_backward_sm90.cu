@@ -2,6 +2,7 @@
  * Equations: csrc/ops/dilated_attention.h. */
 #include "cuda/dilated_attention_sm90_backward_consume.cuh"
 #include "cuda/dilated_attention_sm90_backward_plan.cuh"
+#include "cuda/dilated_attention_sm90_backward_queries.cuh"
 #include "cuda/dilated_attention_sm90_backward_round.cuh"
 #include "cuda/dilated_attention_sm90_backward_schedule.cuh"
 
@@ -32,15 +33,17 @@ template <int width> struct gradient_loader {
                 sm90::load_box(sm90::shared_address(memory + to) + c * rows * 128, map, by, c * 64,
                                head, t.phase, t.key_j + j, t.batch);
         }
-        if (!tail) return;
+        if (!tail) {
+            if (lane > 0) sm90::barrier_arrive(by);
+            return;
+        }
         sm90::barrier_wait(by, raw);
         raw ^= 1;
         for (int c = 0; c < L::panels; c++)
             for (int at = present * 8 + lane; at < rows * 8; at += 32)
                 reinterpret_cast<int4 *>(memory + to + c * rows * 128)[at] = make_int4(0, 0, 0, 0);
         sm90::fence_async_shared();
-        __syncwarp();
-        if (lane == 0) sm90::barrier_arrive(barrier(full));
+        sm90::barrier_arrive(barrier(full));
     }
 
     /* Without waiting for them, unless some do not exist. */
@@ -48,16 +51,20 @@ template <int width> struct gradient_loader {
                                                int present) const {
         const int lane = threadIdx.x % 32;
         const float2 *source = p.stats + t.stats_at + static_cast<int64_t>(from) * t.step;
-        float2 *target = reinterpret_cast<float2 *>(memory + L::stats_at) + buffer * L::queries;
+        float *target = reinterpret_cast<float *>(memory + L::stats_at) + buffer * L::queries * 2;
         const uint32_t full = barrier(L::q_full + buffer);
 #pragma unroll
         for (int k = 0; k < L::queries / 32; k++) {
             const int i = lane + k * 32;
             const float2 *x = source + static_cast<int64_t>(i) * t.step;
-            if (present == L::queries)
-                sm90::copy_eight(sm90::shared_address(target + i), x);
-            else
-                target[i] = i < present ? *x : make_float2(INFINITY, 0); /* no probability */
+            if (present == L::queries) {
+                sm90::copy_four(sm90::shared_address(target + i), &x->x);
+                sm90::copy_four(sm90::shared_address(target + L::queries + i), &x->y);
+            } else {
+                const float2 y = i < present ? *x : make_float2(INFINITY, 0); /* no probability */
+                target[i] = y.x;
+                target[L::queries + i] = y.y;
+            }
         }
         if (present == L::queries)
             sm90::barrier_arrive_copied(full);
@@ -67,7 +74,8 @@ template <int width> struct gradient_loader {
 
     __device__ __forceinline__ void run(const key_tile *tiles) {
         ring_place<L::ring> place = {0};
-        ring_place<L::stages> k = {0}, q = {0};
+        ring_place<L::stages> k = {0};
+        ring_place<L::stages> q = {0};
         ring_place<L::v_stages> v = {0};
         for (;;) {
             sm90::barrier_wait(barrier(L::tile_full + place.index()), place.parity());
@@ -78,7 +86,8 @@ template <int width> struct gradient_loader {
             load<KEY_TILE>(&l.k, L::k_at + k.index() * L::kv_bytes, t.kv_head,
                            L::k_full + k.index(), t, t.first, t.rows);
             k.advance();
-            for (int from = t.begin; from < t.keys; from += L::queries) {
+            int from = t.start;
+            for (int block = 0; block < t.blocks; block++) {
                 const int present = min(+L::queries, t.keys - from), buffer = q.index();
                 sm90::barrier_wait(barrier(L::q_empty + buffer), q.parity_before());
                 load<L::queries>(&l.q, L::q_at + buffer * L::q_bytes, t.head, L::q_full + buffer, t,
@@ -87,7 +96,9 @@ template <int width> struct gradient_loader {
                                  L::q_full + buffer, t, from, present);
                 load_stats(t, buffer, from, present);
                 q.advance();
-                if (from > t.begin) continue;
+                from += L::queries;
+                if (from >= t.keys) from = 0;
+                if (block > 0) continue;
                 /* after the first queries: its buffer may be in use for longer */
                 sm90::barrier_wait(barrier(L::v_empty + v.index()), v.parity_before());
                 load<KEY_TILE>(&l.v, L::v_at + v.index() * L::kv_bytes, t.kv_head,
@@ -105,14 +116,17 @@ template <int width> __device__ __forceinline__ void init_gradient_barriers(uint
     auto init = [&](int first, int count, int arrivals) {
         for (int i = 0; i < count; i++) sm90::barrier_init(barriers + (first + i) * 8, arrivals);
     };
-    init(L::k_full, L::stages, 1);
-    init(L::k_empty, L::stages, GRADIENT_WARPS);
-    init(L::v_full, L::v_stages, 1);
+    init(L::k_full, L::stages, 32);
+    init(L::k_empty, L::stages, GRADIENT_WARPS + QUERY_WARPS);
+    init(L::v_full, L::v_stages, 32);
     init(L::v_empty, L::v_stages, GRADIENT_WARPS);
-    init(L::q_full, L::stages, 2 + 32);
+    init(L::q_full, L::stages, 3 * 32);
     init(L::q_empty, L::stages, GRADIENT_WARPS);
+    init(L::ds_full, L::stages, GRADIENT_WARPS);
+    init(L::ds_empty, L::stages, QUERY_WARPS);
     init(L::tile_full, L::ring, 32);
-    init(L::tile_empty, L::ring, (GRADIENT_WARPS + 1) * 32);
+    init(L::tile_empty, L::ring, (GRADIENT_WARPS + QUERY_WARPS + 1) * 32);
+    init(L::tile_done, L::ring, GRADIENT_WARPS + QUERY_WARPS);
     init(L::raw, 1, 1);
     init(L::round_full, L::round_buffers * 2, 1);
     sm90::barrier_init_fence();
@@ -130,9 +144,9 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
         *reinterpret_cast<int4 *>(memory + L::zeros_at + at) = make_int4(0, 0, 0, 0);
     sm90::fence_async_shared();
     __syncthreads();
-    if (threadIdx.x >= GRADIENT_WARPS * 32) {
+    if (threadIdx.x >= (GRADIENT_WARPS + QUERY_WARPS) * 32) {
         sm90::give_registers<L::spare>();
-        const int warp = threadIdx.x / 32 - GRADIENT_WARPS;
+        const int warp = threadIdx.x / 32 - GRADIENT_WARPS - QUERY_WARPS;
         if (warp == 0) {
             gradient_loader<width> loader = {p, memory, barriers};
             loader.run(tiles);
@@ -145,14 +159,28 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
                 memory + L::zeros_at, barriers + (L::round_full + which * L::round_buffers) * 8};
             r.run();
         }
+    } else if (threadIdx.x >= GRADIENT_WARPS * 32) {
+        sm90::give_registers<L::query_registers>();
+        query_consumer<width, bfloat16> c = {p, tiles, sm90::shared_address(memory), barriers};
+        c.run();
     } else {
-        sm90::take_registers<L::registers>();
+        sm90::take_registers<L::key_registers>();
         gradient_consumer<width, bfloat16> c = {
-            p,      tiles, memory, sm90::shared_address(memory), barriers,
+            p, tiles, memory, sm90::shared_address(memory),
             static_cast<int>(__shfl_sync(~0u, threadIdx.x / 128, 0)),
         };
         c.run();
     }
+}
+
+/* A 16-byte piece of the gradients of a row that no level covers. */
+__device__ __forceinline__ void zero_gradients(const backward &p, int64_t piece) {
+    if (!p.uncovered) return;
+    const uint4 zero = make_uint4(0, 0, 0, 0);
+    static_cast<uint4 *>(p.dq)[piece] = zero;
+    if (!p.direct) return;
+    static_cast<uint4 *>(p.dk)[piece] = zero;
+    static_cast<uint4 *>(p.dv)[piece] = zero;
 }
 
 /* stats = (LSE * log2(e), delta = rowsum(dO * O)); a row that no level covers has no probability.
@@ -169,13 +197,19 @@ template <bool bfloat16> __global__ void __launch_bounds__(256) prepare(const ba
         const int head = static_cast<int>(i % p.heads);
         const int64_t rest = i / p.heads;
         const int64_t batch = rest / row_chunks, begin = rest % row_chunks * 32;
+        const int64_t to = (batch * p.heads + head) * p.rows + begin + lane;
+        const float lse = begin + lane < p.rows ? p.lse[to] : 0;
+        const uint32_t covered = __ballot_sync(~0u, lse != -INFINITY);
         float delta = 0;
         for (int at = 0; at < lanes; at++) {
-            const int64_t row = begin + at * (32 / lanes) + lane / lanes;
-            const int piece = lane % lanes;
+            const int of = at * (32 / lanes) + lane / lanes, piece = lane % lanes;
+            const int64_t row = begin + of;
+            const int64_t from = ((batch * p.rows + row) * p.heads + head) * pieces + piece;
             float sum = 0;
-            if (piece < pieces && row < p.rows) {
-                const int64_t from = ((batch * p.rows + row) * p.heads + head) * pieces + piece;
+            if (piece >= pieces || row >= p.rows) {
+            } else if (!(covered >> of & 1)) {
+                zero_gradients(p, from);
+            } else {
                 const uint4 x = __ldg(static_cast<const uint4 *>(p.out) + from);
                 const uint4 y = __ldg(static_cast<const uint4 *>(p.dout) + from);
                 const uint32_t a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};
@@ -191,10 +225,7 @@ template <bool bfloat16> __global__ void __launch_bounds__(256) prepare(const ba
             if (lane / (32 / lanes) == at) delta = own;
         }
         if (begin + lane >= p.rows) continue;
-        const int64_t to = (batch * p.heads + head) * p.rows + begin + lane;
-        const float lse = p.lse[to];
-        const bool alive = lse != -INFINITY;
-        p.stats[to] = make_float2(alive ? lse * 1.4426950408889634f : INFINITY, alive ? delta : 0);
+        p.stats[to] = make_float2(lse == -INFINITY ? INFINITY : lse * 1.4426950408889634f, delta);
     }
 }
 

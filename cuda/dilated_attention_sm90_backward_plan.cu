@@ -59,7 +59,8 @@ void cut_groups(backward &p, int processors) {
     p.head_groups = static_cast<int32_t>(ceil_div(p.kv_heads, kv_heads));
     p.group_items = static_cast<int32_t>(head_items * p.group_heads);
     const level &densest = p.levels[p.level_count - 1];
-    p.parts = static_cast<int32_t>(p.group_heads + (p.direct && !p.uncovered ? 0 : 2 * kv_heads));
+    const bool only_queries = p.direct && (!p.uncovered || p.level_count == 1);
+    p.parts = static_cast<int32_t>(p.group_heads + (only_queries ? 0 : 2 * kv_heads));
     p.sparse_items = p.group_items - densest.chunks * p.group_heads;
     p.block_rows = block_rows(p, densest);
     p.block_chunks = static_cast<int32_t>(ceil_div(p.block_rows, densest.chunk));
@@ -95,7 +96,7 @@ lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_
     cut_groups(p, processors);
     groups = static_cast<int64_t>(p.batch) * p.row_groups * p.head_groups;
     items = (groups + 1) * std::max(p.group_items, p.group_chunks);
-    if (items * GRADIENT_WARPS > std::numeric_limits<int32_t>::max())
+    if (items > std::numeric_limits<int32_t>::max() / 8)
         return lnet_fail(LNET_SHAPE_ERROR, "%s: q: %" PRId64 " items of work, expected below 2^28",
                          OP, items);
     p.groups = static_cast<int32_t>(groups);

@@ -95,6 +95,11 @@ __device__ __forceinline__ bool rounding_at(const backward &p, int index, int gr
     return r.head < heads && r.rows > 0;
 }
 
+/* Likewise as `wait_counter`, for those who wait long and are in no hurry. */
+__device__ __forceinline__ void wait_counter_long(const uint32_t *counter, uint32_t target) {
+    while (!counter_reached(counter, target)) __nanosleep(1000);
+}
+
 template <int width, bool bfloat16> struct rounder {
     using L = gradient_layout<width>;
     enum { chunk_rows = L::round_rows, row_bytes = width * 4, pieces = width / 16 };
@@ -113,12 +118,13 @@ template <int width, bool bfloat16> struct rounder {
             if (sums && (p.uncovered || r.written)) {
                 const int levels = p.level_count - r.written;
                 sums = covered(p, r.batch, r.head, r.group, r.first + row, levels);
+                if (p.uncovered && r.group == 1) write = sums; /* the others: `prepare` */
                 if (r.written) {
                     const sequence q = sequence_at(
                         p, r.batch, p.documents ? document_at(p, r.first + row) : 0);
                     const level &l = p.levels[levels];
-                    write = r.first + row >= q.end ||
-                            !takes_part(l, head_offset(p, r.head, l), q, r.first + row);
+                    write = write && (r.first + row >= q.end ||
+                                      !takes_part(l, head_offset(p, r.head, l), q, r.first + row));
                     sums = sums && write;
                 }
             }
@@ -192,14 +198,17 @@ template <int width, bool bfloat16> struct rounder {
             index -= group * p.group_chunks;
             const int block = index / (p.group_chunks / p.blocks);
             const int dense = p.levels[p.level_count - 1].chunks - block * p.block_chunks;
-            const uint32_t turns = (group / p.slots + 1u) * GRADIENT_WARPS;
-            wait_counter(p.counters + sparse_counter(p, slot), turns * p.sparse_items);
-            wait_counter(p.counters + dense_counter(p, slot, block),
-                         turns * p.group_heads * min(dense, p.block_chunks));
+            const uint32_t turns = group / p.slots + 1u;
+            if (threadIdx.x % 32 == 0) {
+                wait_counter_long(p.counters + sparse_counter(p, slot), turns * p.sparse_items);
+                wait_counter_long(p.counters + dense_counter(p, slot, block),
+                                  turns * p.group_heads * min(dense, p.block_chunks));
+            }
+            __syncwarp();
             sm90::fence_async();
             __syncwarp();
             rounding r;
-            if (rounding_at<width>(p, index, group, r)) {
+                        if (rounding_at<width>(p, index, group, r)) {
                 const row_marks m = mark(r);
                 int ahead = 0;
                 for (int begin = 0; begin < r.rows; begin += chunk_rows) {

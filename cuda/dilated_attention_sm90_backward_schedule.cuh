@@ -83,7 +83,7 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
         for_each_run(p, x, [&](const run &r, const sequence &) {
             remaining += (r.count + KEY_TILE - 1) / KEY_TILE;
         });
-        if (remaining == 0 && lane == 0) raise_counter(p.counters + counter, GRADIENT_WARPS);
+        if (remaining == 0 && lane == 0) raise_counter(p.counters + counter, 1);
         for_each_run(p, x, [&](const run &r, const sequence &q) {
             const uint32_t key = static_cast<uint32_t>(r.key_row) + l.pad;
             const int row = r.key_row - x.group_begin;
@@ -93,7 +93,9 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                 t.rows = min(+KEY_TILE, r.count - at);
                 t.first = r.first + at;
                 t.keys = r.keys;
-                t.begin = p.causal ? t.first : 0;
+                /* Neighbours begin apart: they would all add to the same dQ otherwise. */
+                t.start = p.causal ? t.first : t.first / L::queries * L::queries;
+                t.blocks = (t.keys - (p.causal ? t.first : 0) + L::queries - 1) / L::queries;
                 t.step = step;
                 t.counter = --remaining == 0 ? counter : -1;
                 t.batch = x.batch;
@@ -113,10 +115,12 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                 t.sums_j = quotient(row + l.sums_pad, l.step);
                 t.sums_phase = row + l.sums_pad - t.sums_j * step;
                 t.row = r.key_row;
+                t.direct = p.direct && x.level == p.level_count - 1;
                 t.wait = -1;
-                if (p.direct && x.level == p.level_count - 1) {
-                    t.wait = sparse_counter(p, slot);
-                    t.target = (turn + 1u) * p.sparse_items * GRADIENT_WARPS;
+                if (t.direct) {
+                    const int sparse = sparse_counter(p, slot);
+                    t.target = (turn + 1u) * p.sparse_items;
+                    if (!counter_reached(p.counters + sparse, t.target)) t.wait = sparse;
                     find_known(p, x, q, t);
                 }
                 push(t);

@@ -18,14 +18,16 @@ template <int size> struct ring_place {
     __device__ __forceinline__ void advance() { count++; }
 };
 
-/* Waits until a counter has been raised to `target`; sees what was written before. */
+/* Whether a counter has been raised to `target`; if so, sees what was written before. */
+__device__ __forceinline__ bool counter_reached(const uint32_t *counter, uint32_t target) {
+    uint32_t value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+    return value >= target;
+}
+
+/* Waits until it has. */
 __device__ __forceinline__ void wait_counter(const uint32_t *counter, uint32_t target) {
-    for (;;) {
-        uint32_t value;
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
-        if (value >= target) return;
-        __nanosleep(100);
-    }
+    while (!counter_reached(counter, target)) __nanosleep(100);
 }
 
 /* Raises a counter; whoever waits for it sees what was written before. */

@@ -79,9 +79,9 @@ __device__ __forceinline__ void load_box(uint32_t target, const CUtensorMap *map
                  : "memory");
 }
 
-/* Copies eight bytes into shared memory without waiting, */
-__device__ __forceinline__ void copy_eight(uint32_t target, const void *source) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(target), "l"(source) : "memory");
+/* Copies four bytes into shared memory without waiting, */
+__device__ __forceinline__ void copy_four(uint32_t target, const void *source) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source) : "memory");
 }
 /* and arrives when this thread's copies are there. */
 __device__ __forceinline__ void barrier_arrive_copied(uint32_t barrier) {
@@ -110,10 +110,13 @@ __device__ __forceinline__ void add_box(const CUtensorMap *map, uint32_t source,
                  "r"(source), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
                  : "memory");
 }
-/* Waits until what this thread sent out of shared memory has been read there, or written. */
-__device__ __forceinline__ void sent_wait_read() {
-    asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
+/* Waits until what this thread sent out of shared memory has been read there, but for what it sent
+ * since the latest `pending` calls before, */
+template <int pending = 0> __device__ __forceinline__ void sent_wait_read() {
+    asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read %0;" ::"n"(pending)
+                 : "memory");
 }
+/* or until all has been written. */
 __device__ __forceinline__ void sent_wait() {
     asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
 }

@@ -79,7 +79,7 @@ template <int width, bool bfloat16> struct products;
 #define LNET_O128 LNET_O96, LNET_O8(96), LNET_O8(104), LNET_O8(112), LNET_O8(120)
 
 /* n accumulators, and the numbers of the operands that follow them. */
-#define LNET_PRODUCTS(N, n, type, is_bfloat16, p0, p1, p2, p3, p4)                                 \
+#define LNET_PRODUCTS(N, n, type, is_bfloat16, p0, p1, p2, p3, p4, p5)                             \
     template <> struct products<N, is_bfloat16> {                                                  \
         /* A (64, 16) and B (N, 16) K-major in shared memory; begins at zero unless `add`. */      \
         static __device__ __forceinline__ void shared(float (&d)[n], uint64_t a, uint64_t b,       \
@@ -99,6 +99,16 @@ template <int width, bool bfloat16> struct products;
                          : LNET_O##n                                                               \
                          : "l"(a), "l"(b), "r"(add));                                              \
         }                                                                                          \
+        /* A (64, 16) in registers, B (N, 16) K-major; begins at zero unless `add`. */             \
+        static __device__ __forceinline__ void kept(float (&d)[n], const uint32_t *a, uint64_t b,  \
+                                                    int add) {                                     \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" p5 ", 0;\n"                          \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." type "." type           \
+                         " {" LNET_T##n "}, {%" p0 ", %" p1 ", %" p2 ", %" p3 "}, %" p4            \
+                                        ", p, 1, 1, 0;\n}"                                         \
+                         : LNET_O##n                                                               \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));          \
+        }                                                                                          \
         /* A (64, 16) in registers, B (16, N) N-major in shared memory; adds. */                   \
         static __device__ __forceinline__ void registers(float (&d)[n], const uint32_t *a,         \
                                                          uint64_t b) {                             \
@@ -114,13 +124,13 @@ template <int width, bool bfloat16> struct products;
     LNET_PRODUCTS(N, n, "bf16", true, __VA_ARGS__)                                                 \
     LNET_PRODUCTS(N, n, "f16", false, __VA_ARGS__)
 
-LNET_PRODUCTS_BOTH(32, 16, "16", "17", "18", "19", "20")
-LNET_PRODUCTS_BOTH(48, 24, "24", "25", "26", "27", "28")
-LNET_PRODUCTS_BOTH(64, 32, "32", "33", "34", "35", "36")
-LNET_PRODUCTS_BOTH(96, 48, "48", "49", "50", "51", "52")
-LNET_PRODUCTS_BOTH(128, 64, "64", "65", "66", "67", "68")
-LNET_PRODUCTS_BOTH(192, 96, "96", "97", "98", "99", "100")
-LNET_PRODUCTS_BOTH(256, 128, "128", "129", "130", "131", "132")
+LNET_PRODUCTS_BOTH(32, 16, "16", "17", "18", "19", "20", "21")
+LNET_PRODUCTS_BOTH(48, 24, "24", "25", "26", "27", "28", "29")
+LNET_PRODUCTS_BOTH(64, 32, "32", "33", "34", "35", "36", "37")
+LNET_PRODUCTS_BOTH(96, 48, "48", "49", "50", "51", "52", "53")
+LNET_PRODUCTS_BOTH(128, 64, "64", "65", "66", "67", "68", "69")
+LNET_PRODUCTS_BOTH(192, 96, "96", "97", "98", "99", "100", "101")
+LNET_PRODUCTS_BOTH(256, 128, "128", "129", "130", "131", "132", "133")
 
 /* One warp: D (16, 8) += A (16, 16) B (16, 8), operands in registers. */
 template <bool bfloat16>

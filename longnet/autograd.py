@@ -205,14 +205,13 @@ def _visit(node: Node, pending: dict[Node, _Pending]) -> Iterator[Node]:
             if is_sum:
                 target.grad = None
             target._accumulate(gradient, owned=not node.passes)
-        elif target in pending:
-            if is_sum:
-                pending[target] = _Pending(gradient, owned=not node.passes)
-            else:
-                pending[target].add(gradient, owned=not node.passes)
+        elif target in pending and not is_sum:
+            pending[target].add(gradient, owned=not node.passes)
         else:
+            is_first = target not in pending
             pending[target] = _Pending(gradient, owned=not node.passes)
-            yield target
+            if is_first:
+                yield target
 
 
 def _so_far(target: Node | Variable | None, pending: dict[Node, _Pending]) -> Tensor | None:

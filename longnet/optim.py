@@ -189,7 +189,8 @@ class AdamW:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was called; on an error, nothing changes.
 
-        The parameters hold their weights already.
+        The parameters hold their weights already. Rounded weights are taken where this optimizer
+        rounds at random and the state has them, else made anew.
 
         Raises
         ------
@@ -197,8 +198,9 @@ class AdamW:
             A name is missing or unknown, a shape or dtype is another, or a value cannot be.
         """
         tensors = self._named_tensors()
+        rounded = {f"{p.name}.rounded" for p in self.parameters}
         for name in (*tensors, "steps"):
-            if name not in state:
+            if name not in state and name not in rounded:
                 raise CheckpointError(f"optimizer: found no {name}, expected it")
         for name, found in state.items():
             if name == "steps":
@@ -206,13 +208,16 @@ class AdamW:
                     raise CheckpointError(
                         f"optimizer: steps: found {found!r}, expected an int >= 0"
                     )
-            elif name not in tensors:
-                raise CheckpointError(f"optimizer: found {name}, expected no array of this name")
-            else:
+            elif name in tensors:
                 _check(name, found, tensors[name])
+            elif name not in rounded:
+                raise CheckpointError(f"optimizer: found {name}, expected no array of this name")
         self.steps = state["steps"]
-        for name, tensor in tensors.items():
-            ops.cast(tensor, Tensor(np.ascontiguousarray(state[name])).to(tensor.device))
+        for parameter in self.parameters:
+            parameter.refresh()
+        for name in tensors.keys() & state.keys():
+            array = Tensor(np.ascontiguousarray(state[name]))
+            ops.cast(tensors[name], array.to(tensors[name].device))
 
 
 def _check(name: str, found: object, tensor: Tensor) -> None:

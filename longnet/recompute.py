@@ -101,6 +101,7 @@ def in_chunks(fn: RowFunction, x: Variable) -> Variable:
         part = fn(leaf)
         joined.put(chunk, part.data)
         if is_recording():
+            part.data = joined.tensor[chunk]  # the chunk's own memory is given back
             parts.append(part)
     result = joined.tensor.reshape(*x.shape[:-1], joined.tensor.shape[-1])
     if not is_recording():
@@ -128,7 +129,8 @@ def _through_chunks(fn: RowFunction, x: Variable, gradient: Tensor) -> Tensor:
 
 
 def _chunks(rows: Tensor) -> list[slice]:
-    return [slice(begin, begin + CHUNK_ROWS) for begin in range(0, rows.shape[0], CHUNK_ROWS)]
+    begins = range(0, max(1, rows.shape[0]), CHUNK_ROWS)  # no rows are a chunk too
+    return [slice(begin, begin + CHUNK_ROWS) for begin in begins]
 
 
 class _Joined:

@@ -101,14 +101,11 @@ def test_host_access_is_refused_by_name():
         Tensor.empty(3, device="cuda", pinned=True)
 
 
-def test_ops_name_what_is_missing_and_who_lies_elsewhere(rng):
+def test_ops_name_who_lies_elsewhere(rng):
     x = on_gpu(rng.random((4, 8), dtype=np.float32))
     weight = on_gpu(np.ones(8, np.float32))
-    with pytest.raises(longnet.DeviceError, match="rms_norm"):
+    with pytest.raises(longnet.DeviceError, match="rms_norm: "):
         _core.ops.rms_norm(Tensor.empty((4, 8)), Tensor.empty(4), x, weight, 1e-5)
-    y, rstd = Tensor.empty((4, 8), device="cuda"), Tensor.empty(4, device="cuda")
-    with pytest.raises(longnet.DeviceError, match="rms_norm: no CUDA kernel in this build"):
-        _core.ops.rms_norm(y, rstd, x, weight, 1e-5)
 
 
 def test_memory_is_counted():

@@ -71,6 +71,16 @@ def test_launchers_and_kernels_neither_exit_nor_print():
         assert found is None, f"{path.relative_to(ROOT)} calls {found and found.group()}"
 
 
+def test_every_op_has_a_cuda_kernel():
+    """The table takes launchers by their names: one that is misspelt would be left out."""
+    lines = re.findall(r"^LNET_(\w+)\((\w+)\)", (ROOT / "csrc/lnet/ops.def").read_text(), re.M)
+    names = {name for _, name in lines} | {f"{n}_backward" for kind, n in lines if "PAIR" in kind}
+    assert len(names) > 25
+    source = "".join(path.read_text() for path in (ROOT / "cuda").glob("*.cu"))
+    defined = set(re.findall(r"lnet_status\s+lnet_cuda_(\w+)\(", source))
+    assert names - defined == set()
+
+
 def python_modules() -> list[Path]:
     return sorted((ROOT / "longnet").rglob("*.py"))
 

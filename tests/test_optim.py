@@ -8,6 +8,7 @@ from reference.adamw import adamw
 
 import longnet
 from longnet import Tensor, nn
+from longnet._core import ops
 from longnet.optim import AdamW, clip_factor
 
 
@@ -94,6 +95,20 @@ def test_rounded_weights(rng, stochastic):
     other = AdamW([q], **options)
     other.load_state_dict(optimizer.state_dict())
     np.testing.assert_array_equal(q.rounded.numpy(), p.rounded.numpy())
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_rounded_weights_of_another_way_of_rounding(rng, first):
+    """Those of a state without them, or for nobody, are made anew."""
+    p = parameter("a", rng.standard_normal((50, 70)))
+    optimizer = AdamW([p], dtype="bfloat16", stochastic_rounding=first)
+    steps(optimizer, [p], 0, 2)
+    q = parameter("a", p.data.numpy())
+    other = AdamW([q], dtype="bfloat16", stochastic_rounding=not first)
+    ops.fill(q.rounded, 0.0)
+    other.load_state_dict(optimizer.state_dict())
+    nearest = q.data.numpy().astype(q.rounded.numpy().dtype)
+    np.testing.assert_array_equal(q.rounded.numpy(), nearest)
 
 
 def steps(optimizer, parameters, seed, count):

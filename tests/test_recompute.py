@@ -45,6 +45,15 @@ def test_checkpoint_gives_the_same_bits(rng, p):
         np.testing.assert_array_equal(kept, recomputed)
 
 
+def test_no_rows(rng):
+    x, weight = variable(rng.standard_normal((0, 8))), variable(rng.standard_normal((3, 8)))
+    out = checkpoint(F.gelu, x, tail=lambda rows: F.linear(rows, weight))
+    assert out.shape == (0, 3)
+    out.backward(Tensor.empty((0, 3)))
+    assert x.grad.shape == (0, 8)
+    assert not weight.grad.numpy().any()
+
+
 def test_nested_checkpoints_and_arguments_without_gradient(rng):
     weight = variable(rng.standard_normal((8, 8)))
     x = Variable(Tensor(rng.standard_normal((3, 8)).astype(np.float32)))

@@ -43,6 +43,14 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_of_a_resumed_run(tmp_path, capsys):
+    config = tiny_config(tmp_path, batch_size=1, sequence_length=8)
+    Trainer(config).train()
+    arguments = ["train", "--out-dir", config.train.out_dir, "--resume", "--dry-run"]
+    assert main(arguments) == 0
+    assert "8 tokens" in capsys.readouterr().out
+
+
 def test_a_shortage_is_explained(tmp_path, monkeypatch):
     trainer = Trainer(tiny_config(tmp_path))
     assert what_would_fit(trainer.config) == ""

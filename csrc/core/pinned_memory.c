@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { MOST_KEPT = 8 };
+/* Several steps of a training loop that runs ahead of its GPU: locking pages and giving them back
+ * may wait for all of the GPU's work. */
+enum { MOST_KEPT = 32 };
 
 /* Locking pages takes longer than copying them, so what is freed waits for the next request of
  * about its size. */

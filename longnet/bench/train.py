@@ -15,6 +15,7 @@ from longnet.bench.training.breakdown import record, summarise, traffic
 from longnet.bench.training.cases import GROUPS, Case
 from longnet.bench.training.ceilings import copy_bytes, product_flops
 from longnet.bench.training.steps import DEVICE, LongnetStep, make
+from longnet.errors import ConfigError
 
 SECONDS = 4.0  # that the timed steps of one case take, at least two of them
 
@@ -139,7 +140,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print the table, and save it where asked."""
-    rows = [measure(c, options.steps) for name in options.only.split(",") for c in GROUPS[name]]
+    names = options.only.split(",")
+    for name in names:
+        if name not in GROUPS:
+            raise ConfigError(f"--only: found {name!r}, expected some of {', '.join(GROUPS)}")
+    rows = [measure(case, options.steps) for name in names for case in GROUPS[name]]
     lines = table(rows)
     records = [asdict(row) for row in rows]
     if not options.no_breakdown:

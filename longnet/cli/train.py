@@ -74,16 +74,6 @@ def run(options: argparse.Namespace) -> int:
     from longnet.train import Trainer, read_checkpoint, saved_config
 
     checkpoint = None
-    if options.dry_run:
-        from longnet.cli.dry_run import print_estimate
-
-        base = (
-            _base(options)
-            if options.resume is None
-            else saved_config(read_checkpoint(options.resume))
-        )
-        print_estimate(_settings(options, base))
-        return 0
     if options.resume is None:
         config = _settings(options, _base(options))
     else:
@@ -92,6 +82,11 @@ def run(options: argparse.Namespace) -> int:
         config = _settings(options, saved_config(checkpoint))
         if not options.resume:
             config = config.merge({"train": {"out_dir": str(checkpoint.path.parent)}})
+    if options.dry_run:
+        from longnet.cli.dry_run import print_estimate
+
+        print_estimate(config)
+        return 0
     with _numbered_folder(config) as config:
         trainer = Trainer(config, resume=checkpoint)
         _introduce(trainer)

@@ -20,7 +20,7 @@ def register(name: str) -> Callable[[_Mixer], _Mixer]:
     """Return a class decorator that makes a mixer known as `name`.
 
     The class is called with (config, layer, device=...), and its instances with
-    (x, lengths=..., cu_seqlens=...); see docs/adding_a_mixer.md.
+    (x, lengths=..., cu_seqlens=..., deterministic=...); see docs/adding_a_mixer.md.
 
     Raises
     ------

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from longnet._core import Stream, Tensor
+from longnet._core import Stream, Tensor, ops
+from longnet.functional.buffers import empty
 
 
 class Reading:
@@ -20,12 +21,13 @@ class Reading:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._event = None
-        if tensors[0].device == "cpu":
-            self._values = list(tensors)
-            return
-        stream = Stream.current(tensors[0].device)
-        self._values = [tensor.to("cpu", stream=stream) for tensor in tensors]
-        self._event = stream.record()
+        self._values = empty((len(tensors),), tensors[0])
+        for i, tensor in enumerate(tensors):
+            ops.cast(self._values[i : i + 1], tensor.reshape(1))
+        if self._values.device != "cpu":
+            stream = Stream.current(self._values.device)
+            self._values = self._values.to("cpu", stream=stream)
+            self._event = stream.record()
 
     @property
     def ready(self) -> bool:
@@ -36,7 +38,7 @@ class Reading:
         """Return the numbers, waiting for them if need be."""
         if self._event is not None:
             self._event.synchronize()
-        return [tensor.item() for tensor in self._values]
+        return self._values.numpy().tolist()
 
 
 class Backlog:

@@ -78,13 +78,18 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
         reset_peak_memory(device)
         with random.use(random.RandomState()):
             loss = model.loss(
-                ids[:, :-1], ids[:, 1:], chunk=settings.loss_chunk, recompute=settings.recompute
+                ids[:, :-1],
+                ids[:, 1:],
+                chunk=settings.loss_chunk,
+                recompute=settings.recompute,
+                deterministic=settings.deterministic,
             )
         loss.backward()
         optimizer.step(0.0, clip_factor(model.parameters(), 1.0)[0])
         optimizer.zero_grad()
         peaks.append(memory_stats(device)["peak_bytes"] - before + weights)
-    slope = (peaks[1] - peaks[0]) / (larger - smaller)
+    # At least a byte: of few tokens the peak may be the update's, which does not grow.
+    slope = max(1.0, (peaks[1] - peaks[0]) / (larger - smaller))
     return MemoryEstimate(state, peaks[1] - slope * larger, slope)
 
 
@@ -126,7 +131,8 @@ def explain_shortage(trainer: Trainer, run: Callable[[], Result]) -> Result:
         return run()
     except OutOfMemoryError as error:
         reason = str(error)
-    # Only here nothing holds any more what the step had in memory.
+    # Only here nothing else holds any more what the step had in memory.
+    trainer.optimizer.zero_grad()
     empty_cache(trainer.config.train.device)
     fits = what_would_fit(trainer.config)
     raise OutOfMemoryError(f"step {trainer.step + 1}: {reason}" + (f"; {fits}" if fits else ""))

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-import longnet
-from longnet import blas, checkpoint, random
+from longnet import blas, checkpoint, random, set_num_threads
 from longnet.anomaly import detect_anomaly
 from longnet.config import RunConfig
 from longnet.data import Batches
@@ -65,8 +64,7 @@ class Outcome:
 class Trainer:
     """Trains a model as a `RunConfig` says.
 
-    A run resumed from a checkpoint gives bit for bit the weights that an unbroken one gives; on a
-    GPU with `train.deterministic`.
+    A resumed run gives the bits of an unbroken one; on a GPU with `train.deterministic`.
 
     Parameters
     ----------
@@ -116,7 +114,7 @@ class Trainer:
             decay_fraction=settings.decay_fraction,
         )
         if settings.threads is not None:
-            longnet.set_num_threads(settings.threads)
+            set_num_threads(settings.threads)
             blas.set_num_threads(settings.threads)
         self.data = open_data(config)
         batches = Batches(
