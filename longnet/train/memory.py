@@ -14,15 +14,17 @@ from longnet.config import RunConfig
 from longnet.errors import OutOfMemoryError
 from longnet.model import RECOMPUTE, LongNet
 from longnet.optim import AdamW, clip_factor
+from longnet.recompute import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from longnet.train.trainer import Trainer
 
 Result = TypeVar("Result")
 
-# Steps of these sizes are made; enough for loss_chunk to be full and for several segments.
-_LEAST_TOKENS = 4096
-_MOST_TOKENS = 65536
+# Tokens of the larger of two steps, unless the run's has fewer; the other one is half of it. On a
+# GPU beyond where what is computed in chunks of rows stops growing; on a CPU what takes seconds.
+_MOST_TOKENS = {"cpu": 8192, "cuda": 2 * CHUNK_ROWS}
+_LEAST_TOKENS = 8192
 _USABLE = 0.95  # of a card; the rest is the driver's, and what a pool cannot use
 
 
@@ -56,41 +58,63 @@ class MemoryEstimate:
 def estimate_memory(config: RunConfig) -> MemoryEstimate:
     """Make two small updates of a run's model on its device, and see what they take.
 
+    Where they do not fit, smaller ones.
+
     Raises
     ------
     OutOfMemoryError
         Not even these fit.
     """
     settings = config.train
-    tokens = settings.batch_size * settings.sequence_length
-    larger = min(max(tokens, 2), _MOST_TOKENS)
-    smaller = min(_LEAST_TOKENS, larger // 2)
-    device = None if settings.device == "cpu" else settings.device
-    model = LongNet(config.model, dtype=settings.dtype, device=settings.device)
-    before = memory_stats(device)["bytes"]
+    device = settings.device
+    larger = min(
+        max(settings.batch_size * settings.sequence_length, 2),
+        _MOST_TOKENS[device.partition(":")[0]],
+    )
+    model = LongNet(config.model, dtype=settings.dtype, device=device)
+    before = _bytes(device, "bytes")
     optimizer = AdamW(model.parameters(), dtype=settings.dtype)
     weights = 4 * model.num_parameters()
-    state = memory_stats(device)["bytes"] - before + 2 * weights  # and the gradients
-    peaks = []
-    for length in (smaller, larger):
-        ids = np.random.default_rng(0).integers(0, config.model.vocab_size, (1, length + 1))
-        ids = ids.astype(np.int32)
-        reset_peak_memory(device)
-        with random.use(random.RandomState()):
-            loss = model.loss(
-                ids[:, :-1],
-                ids[:, 1:],
-                chunk=settings.loss_chunk,
-                recompute=settings.recompute,
-                deterministic=settings.deterministic,
+    state = _bytes(device, "bytes") - before + 2 * weights  # and the gradients
+    while True:
+        try:
+            low, high = (
+                _peak_of_step(config, model, optimizer, n) - before + weights
+                for n in (larger // 2, larger)
             )
-        loss.backward()
-        optimizer.step(0.0, clip_factor(model.parameters(), 1.0)[0])
+            break
+        except OutOfMemoryError:
+            if larger <= _LEAST_TOKENS:
+                raise
         optimizer.zero_grad()
-        peaks.append(memory_stats(device)["peak_bytes"] - before + weights)
+        larger //= 2
     # At least a byte: of few tokens the peak may be the update's, which does not grow.
-    slope = max(1.0, (peaks[1] - peaks[0]) / (larger - smaller))
-    return MemoryEstimate(state, peaks[1] - slope * larger, slope)
+    slope = max(1.0, (high - low) / (larger - larger // 2))
+    return MemoryEstimate(state, high - slope * larger, slope)
+
+
+def _peak_of_step(config: RunConfig, model: LongNet, optimizer: AdamW, tokens: int) -> int:
+    """The most memory held during one update from a sequence of so many tokens."""
+    settings = config.train
+    ids = np.random.default_rng(0).integers(0, config.model.vocab_size, (1, tokens + 1))
+    ids = ids.astype(np.int32)
+    reset_peak_memory(None if settings.device == "cpu" else settings.device)
+    with random.use(random.RandomState()):
+        loss = model.loss(
+            ids[:, :-1],
+            ids[:, 1:],
+            chunk=settings.loss_chunk,
+            recompute=settings.recompute,
+            deterministic=settings.deterministic,
+        )
+    loss.backward()
+    optimizer.step(0.0, clip_factor(model.parameters(), 1.0)[0])
+    optimizer.zero_grad()
+    return _bytes(settings.device, "peak_bytes")
+
+
+def _bytes(device: str, key: str) -> int:
+    return memory_stats(None if device == "cpu" else device)[key]
 
 
 def what_would_fit(config: RunConfig) -> str:
