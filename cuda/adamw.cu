@@ -61,7 +61,7 @@ static __device__ __forceinline__ void update(const adamw_job<gradient> &job, in
     int64_t n = job.count - first;
     lnet_pack<float, V> packs[3];
     lnet_pack<gradient, V> grads;
-    float weight[V], m[V], v[V], grad[V], scale = f.grad_scale;
+    float weight[V], m[V], v[V], grad[V], factor = 1.0f;
 #pragma unroll
     for (int i = 0; i < 3; i++)
         if (whole)
@@ -73,9 +73,8 @@ static __device__ __forceinline__ void update(const adamw_job<gradient> &job, in
     else
         lnet_read_part(&grads, job.grad + first, n);
     if (job.factor != NULL) { /* looked at when the rest is on its way already */
-        float factor = *job.factor;
+        factor = *job.factor;
         if (!isfinite(factor)) return;
-        scale *= factor;
     }
     lnet_widen(weight, packs[0]);
     lnet_widen(m, packs[1]);
@@ -83,7 +82,7 @@ static __device__ __forceinline__ void update(const adamw_job<gradient> &job, in
     lnet_widen(grad, grads);
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        float g = grad[i] * scale;
+        float g = grad[i] * factor;
         m[i] = m[i] * f.beta1 + g * f.rest1;
         v[i] = v[i] * f.beta2 + g * g * f.rest2;
         weight[i] = weight[i] * f.keep - m[i] / (sqrtf(v[i]) * f.root_scale + f.eps) * f.rate;

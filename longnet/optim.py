@@ -151,7 +151,6 @@ class AdamW:
                 eps=self.eps,
                 weight_decay=self.weight_decay if parameter.data.ndim >= 2 else 0.0,
                 step=self.steps,
-                grad_scale=1.0,
                 stochastic=self.stochastic_rounding and parameter.rounded is not None,
                 seed=derive_seed(self.seed, f"{parameter.name}/{self.steps}"),
             )

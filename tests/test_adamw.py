@@ -18,7 +18,7 @@ def make(rng, shape=(700, 131), dtype=np.float32, rounded=None, **options):
     v = rng.random(shape, dtype=np.float32)
     settings = {
         **{"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8, "weight_decay": 0.01},
-        **{"step": 7, "grad_scale": 0.5, "stochastic": False, "seed": 2**40 + 3, **options},
+        **{"step": 7, "stochastic": False, "seed": 2**40 + 3, **options},
     }
     outputs = {"weight": weight, "m": m, "v": v}
     if rounded is not None:
@@ -29,7 +29,7 @@ def make(rng, shape=(700, 131), dtype=np.float32, rounded=None, **options):
 def exact(call):
     """The reference's weight, m and v."""
     arguments = {**call.outputs, **call.inputs}
-    for name in ("rounded", "factor", "stochastic", "seed"):
+    for name in ("rounded", "stochastic", "seed"):
         arguments.pop(name, None)
     return adamw(**arguments)
 
@@ -102,10 +102,13 @@ def test_right_in_the_mean(rng, dtype, value):
 
 
 def test_factor(rng):
-    call = make(rng, grad_scale=0.5)
-    expected = call(grad_scale=0.125)
-    found = call(factor=np.array([0.25], np.float32))
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    call = make(rng, factor=np.array([0.3], np.float32))
+    for computed, y in zip(call(), exact(call), strict=True):
+        assert_close(computed, y, 2e-7)
+    without = make(rng)
+    quarter = without(grad=without.inputs["grad"] / 4)
+    found = without(factor=np.array([0.25], np.float32))
+    assert all(np.array_equal(a, b) for a, b in zip(found, quarter, strict=True))
 
 
 @pytest.mark.parametrize("factor", [np.nan, np.inf, -np.inf])
@@ -141,7 +144,7 @@ def test_many_steps(rng):
 
 
 def test_without_a_gradient_only_the_decay_acts(rng):
-    call = make(rng, eps=0.0, grad_scale=0.0, beta1=0.0)
+    call = make(rng, eps=0.0, factor=np.zeros(1, np.float32), beta1=0.0)
     assert_close(call()[0], call.outputs["weight"] * (1 - 1e-5), 2e-7)
 
 
@@ -152,7 +155,6 @@ BAD_VALUES = [
     ({"eps": -1.0}, "eps is -1, expected 0 or more"),
     ({"learning_rate": np.inf}, "learning_rate is inf, expected a finite number"),
     ({"weight_decay": np.nan}, "weight_decay is nan, expected a finite number"),
-    ({"grad_scale": np.nan}, "grad_scale is nan, expected a finite number"),
     ({"stochastic": True}, "stochastic without rounded, expected both"),
 ]
 

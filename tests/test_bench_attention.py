@@ -8,7 +8,7 @@ import pytest
 
 longnet = pytest.importorskip("longnet")
 
-from longnet.bench import attention, attention_cpu  # noqa: E402
+from longnet.bench import attention, attention_cpu, report  # noqa: E402
 from longnet.bench.devices import CpuDevice  # noqa: E402
 
 
@@ -83,3 +83,8 @@ def test_the_gpu_needs_torch(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         attention.run(parse("--device", "cuda"))
     assert "argument --device: cuda measures beside PyTorch: " in capsys.readouterr().err
+
+
+def test_a_recorded_command_names_no_folder_of_the_machine(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["bench/train.py", "--only", "step", "--save", "/home/me/out"])
+    assert report.command().endswith("python bench/train.py --only step --save out")

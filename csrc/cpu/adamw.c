@@ -7,6 +7,7 @@
 
 struct adamw_job {
     struct lnet_adamw_factors factors;
+    float factor; /* of the gradient */
     bool stochastic;
     lnet_dtype rounded; /* float32: there is none */
     uint64_t seed;
@@ -28,7 +29,7 @@ static void kernel(const void *args, float *const *out, const float *const *in, 
     const struct adamw_job *job = args;
     const struct lnet_adamw_factors f = job->factors;
     for (int64_t i = 0; i < n; i += VLEN) {
-        vec g = vec_load(in[3] + i) * f.grad_scale;
+        vec g = vec_load(in[3] + i) * job->factor;
         vec m = vec_load(in[1] + i) * f.beta1 + g * f.rest1;
         vec v = vec_load(in[2] + i) * f.beta2 + g * g * f.rest2;
         vec update = m / (vec_sqrt(v) * f.root_scale + f.eps);
@@ -45,15 +46,12 @@ static void kernel(const void *args, float *const *out, const float *const *in, 
 lnet_status LNET_CPU(adamw)(const struct lnet_adamw_args *args, lnet_stream *stream) {
     const struct lnet_adamw_args *a = args;
     struct adamw_job job = {.factors = lnet_adamw_factors(a),
+                            .factor = a->factor != NULL ? *(const float *)a->factor->data : 1.0f,
                             .stochastic = a->stochastic,
                             .rounded = a->rounded != NULL ? a->rounded->dtype : LNET_FLOAT32,
                             .seed = a->seed};
     (void)stream;
-    if (a->factor != NULL) {
-        float factor = *(const float *)a->factor->data;
-        if (!isfinite(factor)) return LNET_OK;
-        job.factors.grad_scale *= factor;
-    }
+    if (!isfinite(job.factor)) return LNET_OK;
     return for_elements(&(struct element_job){.kernel = kernel,
                                               .args = &job,
                                               .out = {a->weight, a->m, a->v, a->rounded},

@@ -25,7 +25,6 @@ static lnet_status check_adamw(const char *op, const struct lnet_adamw_args *arg
     LNET_TRY(lnet_check_chance(op, "beta2", args->beta2));
     LNET_TRY(lnet_check_finite(op, "eps", args->eps));
     LNET_TRY(lnet_check_finite(op, "weight_decay", args->weight_decay));
-    LNET_TRY(lnet_check_finite(op, "grad_scale", args->grad_scale));
     if (args->eps < 0.0)
         return lnet_fail(LNET_VALUE_ERROR, "%s: eps is %g, expected 0 or more", op, args->eps);
     if (args->step < 1)
@@ -40,4 +39,4 @@ fail:
 LNET_DEFINE_OP(adamw, LNET_FIELD(weight), LNET_FIELD(m), LNET_FIELD(v), LNET_OPTIONAL(rounded),
                LNET_FIELD(grad), LNET_OPTIONAL(factor), LNET_FIELD(learning_rate),
                LNET_FIELD(beta1), LNET_FIELD(beta2), LNET_FIELD(eps), LNET_FIELD(weight_decay),
-               LNET_FIELD(step), LNET_FIELD(grad_scale), LNET_FIELD(stochastic), LNET_FIELD(seed));
+               LNET_FIELD(step), LNET_FIELD(stochastic), LNET_FIELD(seed));

@@ -1,5 +1,5 @@
 /* One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101), with t = step and
- * g = grad_scale * factor * grad:
+ * g = factor * grad:
  *
  *     m      = beta1 * m + (1 - beta1) * g
  *     v      = beta2 * v + (1 - beta2) * g^2
@@ -9,7 +9,8 @@
  * `rounded` gets the new weight in its dtype: rounded to nearest even, or stochastically, as
  * lnet/rounding.h says, element i by word i mod 4 of Philox counter i / 4 under key `seed`.
  *
- * `factor` is a number on the tensors' device, or 1. Where it is not finite nothing changes. */
+ * `factor`, clipping's and the mean's, is a number on the tensors' device, or 1. Where it is not
+ * finite nothing changes. */
 #ifndef LNET_OPS_ADAMW_H
 #define LNET_OPS_ADAMW_H
 
@@ -29,16 +30,15 @@ struct lnet_adamw_args {
     double beta2; /* in [0, 1) */
     double eps;   /* 0 or more */
     double weight_decay;
-    int64_t step;      /* 1 or more */
-    double grad_scale; /* clipping's and the mean's factor */
-    bool stochastic;   /* with `rounded` */
-    uint64_t seed;     /* of stochastic rounding */
+    int64_t step;    /* 1 or more */
+    bool stochastic; /* with `rounded` */
+    uint64_t seed;   /* of stochastic rounding */
 };
 
 /* A step as numbers that are computed once:
  * weight = keep * weight - rate * m / (sqrt(v) * root_scale + eps). */
 struct lnet_adamw_factors {
-    float beta1, beta2, rest1, rest2, grad_scale, keep, rate, root_scale, eps;
+    float beta1, beta2, rest1, rest2, keep, rate, root_scale, eps;
 };
 
 static inline struct lnet_adamw_factors lnet_adamw_factors(const struct lnet_adamw_args *args) {
@@ -48,7 +48,6 @@ static inline struct lnet_adamw_factors lnet_adamw_factors(const struct lnet_ada
     f.beta2 = (float)args->beta2;
     f.rest1 = (float)(1.0 - args->beta1);
     f.rest2 = (float)(1.0 - args->beta2);
-    f.grad_scale = (float)args->grad_scale;
     f.keep = (float)(1.0 - args->learning_rate * args->weight_decay);
     f.rate = (float)(args->learning_rate / (1.0 - pow(args->beta1, step)));
     f.root_scale = (float)(1.0 / sqrt(1.0 - pow(args->beta2, step)));

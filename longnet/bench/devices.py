@@ -1,6 +1,7 @@
 """What a measurement needs of a device; one class a kind of device."""
 
 import platform
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,3 +83,24 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]} ({len(names)} processors)" if names else platform.processor()
+
+
+def gpu_hardware() -> dict[str, object]:
+    """What numbers of the first GPU depend on."""
+    _, _, details = _core.cuda_status()
+    return {
+        "gpu": details["devices"][0]["name"],
+        "driver": driver(),
+        "cuda": details["runtime"],
+        "longnet": longnet.__version__,
+    }
+
+
+def driver() -> str:
+    """The version of NVIDIA's driver."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return lines.split("\n")[0]

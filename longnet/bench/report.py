@@ -30,13 +30,20 @@ def header(device: str, hardware: dict[str, Any]) -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process, its settings before it."""
+    """The command line of this process, its settings before it; of absolute paths the last part,
+    as where results are saved says nothing of them."""
     program = sys.argv[0]
     program = (
         f"python {os.path.relpath(program)}" if program.endswith(".py") else Path(program).name
     )
     settings = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
-    return " ".join([*settings, program, *map(shlex.quote, sys.argv[1:])])
+    return " ".join(
+        [
+            *settings,
+            program,
+            *(shlex.quote(Path(a).name if os.path.isabs(a) else a) for a in sys.argv[1:]),
+        ]
+    )
 
 
 def aligned(lines: Sequence[Sequence[str]], left: int = 0) -> list[str]:

@@ -11,6 +11,7 @@ from time import perf_counter
 
 import longnet
 from longnet.bench import report
+from longnet.bench.devices import gpu_hardware
 from longnet.bench.training.breakdown import record, summarise, traffic
 from longnet.bench.training.cases import GROUPS, Case
 from longnet.bench.training.ceilings import copy_bytes, product_flops
@@ -159,15 +160,8 @@ def run(options: argparse.Namespace) -> int:
 
 def hardware() -> dict[str, object]:
     """What the numbers depend on."""
-    _, _, details = longnet._core.cuda_status()
-    facts = {
-        "gpu": details["devices"][0]["name"],
-        "driver": details["driver"],
-        "runtime": details["runtime"],
-        "longnet": longnet.__version__,
-    }
     torch = sys.modules.get("torch")
-    return facts if torch is None else facts | {"torch": torch.__version__}
+    return gpu_hardware() | ({} if torch is None else {"torch": torch.__version__})
 
 
 def main() -> int:

@@ -72,10 +72,10 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
         _MOST_TOKENS[device.partition(":")[0]],
     )
     model = LongNet(config.model, dtype=settings.dtype, device=device)
-    before = _bytes(device, "bytes")
+    before = memory_stats(device)["bytes"]
     optimizer = AdamW(model.parameters(), dtype=settings.dtype)
     weights = 4 * model.num_parameters()
-    state = _bytes(device, "bytes") - before + 2 * weights  # and the gradients
+    state = memory_stats(device)["bytes"] - before + 2 * weights  # and the gradients
     while True:
         try:
             low, high = (
@@ -98,7 +98,7 @@ def _peak_of_step(config: RunConfig, model: LongNet, optimizer: AdamW, tokens: i
     settings = config.train
     ids = np.random.default_rng(0).integers(0, config.model.vocab_size, (1, tokens + 1))
     ids = ids.astype(np.int32)
-    reset_peak_memory(None if settings.device == "cpu" else settings.device)
+    reset_peak_memory(settings.device)
     with random.use(random.RandomState()):
         loss = model.loss(
             ids[:, :-1],
@@ -110,11 +110,7 @@ def _peak_of_step(config: RunConfig, model: LongNet, optimizer: AdamW, tokens: i
     loss.backward()
     optimizer.step(0.0, clip_factor(model.parameters(), 1.0)[0])
     optimizer.zero_grad()
-    return _bytes(settings.device, "peak_bytes")
-
-
-def _bytes(device: str, key: str) -> int:
-    return memory_stats(None if device == "cpu" else device)[key]
+    return memory_stats(settings.device)["peak_bytes"]
 
 
 def what_would_fit(config: RunConfig) -> str:

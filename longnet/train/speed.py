@@ -56,5 +56,4 @@ class Speedometer:
         }
         if self._peak_flops is not None:
             record["utilization"] = round(rate * self._flops / self._peak_flops, 4)
-        device = None if self._device == "cpu" else self._device
-        return record | {"peak_memory_bytes": memory_stats(device)["peak_bytes"]}
+        return record | {"peak_memory_bytes": memory_stats(self._device)["peak_bytes"]}

@@ -14,11 +14,11 @@ def adamw(
     eps: float,
     weight_decay: float,
     step: int,
-    grad_scale: float,
+    factor: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The new weight, m and v."""
     weight, m, v, grad = (x.astype(float) for x in (weight, m, v, grad))
-    grad = grad_scale * grad
+    grad = factor * grad
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad**2
     weight = weight - learning_rate * weight_decay * weight

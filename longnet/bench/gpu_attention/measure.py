@@ -1,6 +1,5 @@
 """Groups of runs on a GPU: measured, printed and saved as one table."""
 
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,8 +9,7 @@ from typing import Any
 
 import torch
 
-import longnet
-from longnet import _core
+from longnet.bench.devices import gpu_hardware
 from longnet.bench.gpu_attention.contenders import IMPLEMENTATIONS
 from longnet.bench.gpu_attention.requirements import requirements
 from longnet.bench.gpu_attention.shapes import GROUPS, Entry
@@ -53,23 +51,8 @@ def rows_of(group: str, entries: list[Entry], repeats: int) -> list[Row]:
 
 def hardware() -> dict[str, Any]:
     """What the numbers depend on."""
-    _, _, details = _core.cuda_status()
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "driver": driver(),
-        "cuda": f"{details['runtime']} (PyTorch's {torch.version.cuda})",
-        "torch": torch.__version__,
+    return gpu_hardware() | {
+        "torch": f"{torch.__version__}, CUDA {torch.version.cuda}",
         "cudnn": torch.backends.cudnn.version(),
         "torchscale": "with cuDNN's kernels" if find_spec("torchscale") else "not importable",
-        "longnet": longnet.__version__,
     }
-
-
-def driver() -> str:
-    """The version of NVIDIA's driver."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return lines.split("\n")[0]

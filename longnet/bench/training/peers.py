@@ -1,4 +1,7 @@
-"""The same model in PyTorch, as its users would train it: compiled, autocast, a fused AdamW."""
+"""The same model in PyTorch, as its users would train it: compiled, autocast, a fused AdamW.
+
+The same layers and sizes, with RoPE in the place of xPos.
+"""
 
 from __future__ import annotations
 

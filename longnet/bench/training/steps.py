@@ -14,7 +14,6 @@ from longnet.model import LongNet
 from longnet.optim import AdamW, clip_factor
 
 DEVICE = "cuda"
-CHUNK = 8192
 DTYPE = "bfloat16"
 
 
@@ -35,9 +34,7 @@ class LongnetStep:
     def __call__(self) -> Callable[[], float]:
         """Queue one update; what is returned waits for its loss."""
         self.optimizer.zero_grad()
-        loss = self.model.loss(
-            self.tokens, self.targets, chunk=CHUNK, recompute=self.case.recompute
-        )
+        loss = self.model.loss(self.tokens, self.targets, recompute=self.case.recompute)
         loss.backward()
         factor, _ = clip_factor(self.model.parameters(), 1.0)
         self.optimizer.step(1e-4, factor)
