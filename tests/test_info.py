@@ -53,3 +53,15 @@ def test_the_instruction_set_is_the_one_forced(python, level):
         assert f"this processor has no {level}" in result.stderr
     else:
         assert json.loads(result.stdout)["cpu"]["instruction_set"] == level
+
+
+def test_the_number_of_threads_is_the_one_of_the_environment(python):
+    result = python("-m", "longnet", "info", "--json", LONGNET_NUM_THREADS="3")
+    assert json.loads(result.stdout)["cpu"]["threads"] == 3
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "2x", "99999999999999999999", "1000000"])
+def test_a_number_of_threads_that_cannot_be(python, value):
+    result = python("-c", "import longnet", LONGNET_NUM_THREADS=value)
+    assert result.returncode == 1
+    assert f"ConfigError: LONGNET_NUM_THREADS={value}: expected 1 to " in result.stderr

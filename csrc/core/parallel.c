@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "lnet/parallel.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -41,7 +42,7 @@ static struct {
     .done = PTHREAD_COND_INITIALIZER,
 };
 
-static atomic_int thread_count;
+static atomic_int thread_count = 1;
 static int (*_Atomic interrupt_check)(void);
 static _Thread_local job *current_job; /* whose task this thread is in */
 
@@ -119,20 +120,26 @@ static void install_fork_handlers(void) {
     pthread_atfork(NULL, NULL, after_fork_child);
 }
 
-static int default_threads(void) {
-    const char *value = getenv("LONGNET_NUM_THREADS");
-    if (value != NULL && atoi(value) > 0)
-        return atoi(value) < MAX_THREADS ? atoi(value) : MAX_THREADS;
+static int usable_processors(void) {
     cpu_set_t set;
     int usable = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                              : (int)sysconf(_SC_NPROCESSORS_ONLN);
     return usable < 1 ? 1 : usable < MAX_THREADS ? usable : MAX_THREADS;
 }
 
+lnet_status lnet_parallel_init(void) {
+    const char *value = getenv("LONGNET_NUM_THREADS");
+    if (value == NULL || *value == '\0') return lnet_set_num_threads(usable_processors());
+    char *end;
+    errno = 0;
+    long n = strtol(value, &end, 10);
+    if (*end != '\0' || errno != 0 || n < 1 || n > MAX_THREADS)
+        return lnet_fail(LNET_VALUE_ERROR, "LONGNET_NUM_THREADS=%.40s: expected 1 to %d", value,
+                         MAX_THREADS);
+    return lnet_set_num_threads((int)n);
+}
+
 int lnet_num_threads(void) {
-    int n = atomic_load(&thread_count);
-    if (n > 0) return n;
-    atomic_compare_exchange_strong(&thread_count, &n, default_threads());
     return atomic_load(&thread_count);
 }
 

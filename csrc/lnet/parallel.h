@@ -28,8 +28,12 @@ lnet_status lnet_parallel_for_workers(int64_t count, int64_t grain, int workers,
  * interrupt, so that the chunk may never be done. */
 bool lnet_parallel_ends(void);
 
+/* Sets the number of threads to LONGNET_NUM_THREADS or the number of usable processors, before
+ * anything is computed. */
+lnet_status lnet_parallel_init(void);
+
 int lnet_num_threads(void);
-/* n >= 1; the default is LONGNET_NUM_THREADS or the number of usable processors. */
+/* n >= 1 */
 lnet_status lnet_set_num_threads(int n);
 
 /* Asked now and then by a long call on the thread that made it; non-zero ends the call with

@@ -70,6 +70,7 @@ static int module_exec(PyObject *module) {
     lnet_state *state = PyModule_GetState(module);
     if (lnet_load_errors(state) < 0 || lnet_import_numpy() < 0) return -1;
     lnet_status status = lnet_backend_init();
+    if (status == LNET_OK) status = lnet_parallel_init();
     if (status != LNET_OK) {
         lnet_raise(state, status);
         return -1;

@@ -295,7 +295,7 @@ static void test_attention(void) {
 }
 
 int main(void) {
-    if (lnet_backend_init() != LNET_OK) {
+    if (lnet_backend_init() != LNET_OK || lnet_parallel_init() != LNET_OK) {
         printf("%s\n", lnet_message());
         return 1;
     }
