@@ -51,22 +51,21 @@ struct position {
 };
 
 static __device__ position position_of(const rotary_job &a, int64_t row) {
-    int64_t begin = row / a.length * a.length, end = begin + a.length;
+    int64_t p = a.start + row % a.length;
     position found = {NAN, 0.0};
     if (a.starts != NULL) {
-        int64_t low = 0, high = a.documents; /* starts[low] <= row < starts[high] */
+        int64_t low = 0, high = a.documents; /* starts[low] <= p < starts[high] */
         while (high - low > 1) {
             const int64_t middle = low + (high - low) / 2;
-            if (a.starts[middle] <= row)
+            if (a.starts[middle] <= p)
                 low = middle;
             else
                 high = middle;
         }
-        begin = a.starts[low];
-        end = a.starts[high];
-        if (begin < 0 || begin > row || row >= end) return found;
+        const int64_t begin = a.starts[low], end = a.starts[high];
+        if (begin < 0 || begin > p || p >= end) return found;
+        p -= begin;
     }
-    const int64_t p = a.start + (row - begin);
     found.p = static_cast<double>(p);
     if (a.block > 0)
         found.distance = static_cast<double>(p % a.block) - 0.5 * static_cast<double>(a.block);

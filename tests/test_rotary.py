@@ -38,8 +38,21 @@ def test_far_positions(rng, start, options):
 
 @pytest.mark.parametrize("cu_seqlens", [[0, 300], [0, 0, 1, 1, 130, 131, 300, 300]])
 def test_documents(rng, cu_seqlens):
-    call = make(rng, (1, 300, 3, 20), cu_seqlens=np.array(cu_seqlens), start=7)
+    call = make(rng, (1, 300, 3, 20), cu_seqlens=np.array(cu_seqlens))
     assert_close(call()[0], rotary(**call.inputs))
+
+
+@pytest.mark.parametrize("begin", [0, 1, 99, 130, 131, 250, 300])
+@pytest.mark.parametrize("documents", [True, False])
+def test_parts_of_a_sequence(rng, documents, begin):
+    """Rows [begin, end) of a sequence are turned as they are in the whole."""
+    x = rng.standard_normal((1, 300, 2, 8)).astype(np.float32)
+    cu_seqlens = np.array([0, 0, 1, 130, 130, 131, 270, 300]) if documents else None
+    whole = make(rng, x.shape, cu_seqlens=cu_seqlens)(x=x)[0]
+    for end in {begin, min(begin + 1, 300), min(begin + 140, 300), 300}:
+        part = x[:, begin:end].copy()
+        call = make(rng, part.shape, cu_seqlens=cu_seqlens, start=begin)
+        assert_close(call(x=part)[0], whole[:, begin:end].astype(float))
 
 
 def test_only_the_distance_counts(rng):
@@ -95,6 +108,7 @@ def test_bad_values(rng, change, message):
     ("cu_seqlens", "outside"),
     [
         ([0, 5], range(5, 30)),
+        ([0, 29], range(29, 30)),
         ([3, 30], range(3)),
         ([30], range(30)),
         ([-7, 2**60], range(30)),
@@ -114,6 +128,8 @@ def test_impossible_documents(rng, device, cu_seqlens, outside):
 def test_bad_shapes(rng):
     with pytest.raises(longnet.ShapeError, match="x: head dim 5, expected an even number"):
         make(rng, (1, 3, 2, 5))()
+    with pytest.raises(longnet.ConfigError, match="from 0 to 30, expected to rise from 0 to 31 or"):
+        make(rng, (1, 30, 2, 4))(cu_seqlens=np.array([0, 30]), start=1)
     with pytest.raises(longnet.ShapeError, match="cu_seqlens with a batch of 2, expected"):
         make(rng)(cu_seqlens=np.array([0, 300]))
 

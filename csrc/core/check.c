@@ -90,10 +90,10 @@ lnet_status lnet_check_indices(const char *op, const char *name, const lnet_tens
     return LNET_OK;
 }
 
-lnet_status lnet_check_cu_seqlens(const char *op, const lnet_tensor *cu_seqlens,
-                                  const lnet_tensor *tensor) {
-    int64_t rows = tensor->shape[1],
-            documents = cu_seqlens->ndim == 1 ? cu_seqlens->shape[0] - 1 : -1;
+/* The documents end at `rows`, or later where `more` is set. */
+static lnet_status check_documents(const char *op, const lnet_tensor *cu_seqlens,
+                                   const lnet_tensor *tensor, int64_t rows, bool more) {
+    int64_t documents = cu_seqlens->ndim == 1 ? cu_seqlens->shape[0] - 1 : -1;
     char found[160];
     lnet_status status;
     LNET_TRY(lnet_check_dtype(op, "cu_seqlens", cu_seqlens, LNET_IS_INT64));
@@ -107,19 +107,31 @@ lnet_status lnet_check_cu_seqlens(const char *op, const lnet_tensor *cu_seqlens,
             lnet_shape_describe(cu_seqlens->ndim, cu_seqlens->shape, found, sizeof found));
     if (cu_seqlens->device.type != LNET_CPU) return LNET_OK;
     const int64_t *begin = cu_seqlens->data;
-    if (begin[0] != 0 || begin[documents] != rows)
+    int64_t end = begin[documents];
+    const char *or_more = more ? " or more" : "";
+    if (begin[0] != 0 || end < rows || (end > rows && !more))
         return lnet_fail(LNET_VALUE_ERROR,
                          "%s: cu_seqlens runs from %" PRId64 " to %" PRId64
-                         ", expected to rise from 0 to %" PRId64,
-                         op, begin[0], begin[documents], rows);
+                         ", expected to rise from 0 to %" PRId64 "%s",
+                         op, begin[0], end, rows, or_more);
     for (int64_t i = 0; i < documents; i++)
         if (begin[i] > begin[i + 1])
             return lnet_fail(LNET_VALUE_ERROR,
                              "%s: cu_seqlens[%" PRId64 "] is %" PRId64 " after %" PRId64
-                             ", expected to rise from 0 to %" PRId64,
-                             op, i + 1, begin[i + 1], begin[i], rows);
+                             ", expected to rise from 0 to %" PRId64 "%s",
+                             op, i + 1, begin[i + 1], begin[i], rows, or_more);
 fail:
     return status;
+}
+
+lnet_status lnet_check_cu_seqlens(const char *op, const lnet_tensor *cu_seqlens,
+                                  const lnet_tensor *tensor) {
+    return check_documents(op, cu_seqlens, tensor, tensor->shape[1], false);
+}
+
+lnet_status lnet_check_cu_seqlens_of_part(const char *op, const lnet_tensor *cu_seqlens,
+                                          const lnet_tensor *tensor, int64_t start) {
+    return check_documents(op, cu_seqlens, tensor, start + tensor->shape[1], true);
 }
 
 lnet_status lnet_check_finite(const char *op, const char *name, double value) {

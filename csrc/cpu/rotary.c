@@ -98,38 +98,36 @@ static void turn_heads(const struct rotary_job *job, const struct state *s, int6
     }
 }
 
-/* Rows [begin, end) are the sequence, a batch item or a document, that row `row` of (B * N) lies
- * in. */
-static void sequence_of(const struct lnet_rotary_args *a, int64_t row, int64_t *begin,
-                        int64_t *end) {
-    int64_t length = a->x->shape[1];
-    *begin = row / length * length;
-    *end = *begin + length;
-    if (a->cu_seqlens == NULL) return;
-    const int64_t *starts = a->cu_seqlens->data;
+/* Row `row` of x (B * N) and the rows up to `end` stand at positions one after another; returns the
+ * first. */
+static int64_t position_of(const struct lnet_rotary_args *a, int64_t row, int64_t *end) {
+    int64_t length = a->x->shape[1], place = a->start + row % length;
+    *end = row / length * length + length;
+    if (a->cu_seqlens == NULL) return place;
+    const int64_t *begins = a->cu_seqlens->data;
     int64_t low = 0, high = a->cu_seqlens->shape[0] - 1;
-    while (high - low > 1) { /* starts[low] <= row < starts[high] */
+    while (high - low > 1) { /* begins[low] <= place < begins[high] */
         int64_t middle = low + (high - low) / 2;
-        if (starts[middle] <= row)
+        if (begins[middle] <= place)
             low = middle;
         else
             high = middle;
     }
-    *begin = starts[low];
-    *end = starts[high];
+    if (begins[high] - a->start < *end) *end = begins[high] - a->start;
+    return place - begins[low];
 }
 
 static lnet_status turn_rows(void *context, int64_t begin, int64_t end, int worker) {
     const struct rotary_job *job = context;
     const struct lnet_rotary_args *a = job->args;
     struct state s = worker_state(job, worker);
-    int64_t heads = a->x->shape[2], sequence_begin = 0, sequence_end = 0;
+    int64_t heads = a->x->shape[2], position = 0, run_end = 0;
     for (int64_t row = begin; row < end; row++) {
-        if (row >= sequence_end) {
-            sequence_of(a, row, &sequence_begin, &sequence_end);
-            set_position(job, &s, a->start + row - sequence_begin);
+        if (row >= run_end) {
+            position = position_of(a, row, &run_end);
+            set_position(job, &s, position);
         } else {
-            advance(job, &s, a->start + row - sequence_begin);
+            advance(job, &s, ++position);
         }
         make_tables(job, &s);
         turn_heads(job, &s, row * heads, heads);

@@ -49,6 +49,10 @@ lnet_status lnet_check_indices(const char *op, const char *name, const lnet_tens
 lnet_status lnet_check_cu_seqlens(const char *op, const lnet_tensor *cu_seqlens,
                                   const lnet_tensor *tensor);
 
+/* The same where `tensor` is rows [start, start + N) of what the documents make up. */
+lnet_status lnet_check_cu_seqlens_of_part(const char *op, const lnet_tensor *cu_seqlens,
+                                          const lnet_tensor *tensor, int64_t start);
+
 /* The number is finite; it is in [0, 1), as the chance to drop something is. */
 lnet_status lnet_check_finite(const char *op, const char *name, double value);
 lnet_status lnet_check_chance(const char *op, const char *name, double value);

@@ -15,13 +15,14 @@ static lnet_status check_rotary(const char *op, const struct lnet_rotary_args *a
         return lnet_fail(LNET_SHAPE_ERROR, "%s: x: head dim %" PRId64 ", expected an even number",
                          op, x->shape[3]);
     LNET_TRY(lnet_check_same(op, x, "out", args->out));
-    if (args->cu_seqlens != NULL) LNET_TRY(lnet_check_cu_seqlens(op, args->cu_seqlens, x));
     LNET_TRY(lnet_check_finite(op, "base", args->base));
     LNET_TRY(lnet_check_finite(op, "scale_base", args->scale_base));
     if (args->start < 0 || args->start > INT64_MAX - x->shape[1])
         return lnet_fail(LNET_VALUE_ERROR,
                          "%s: start is %" PRId64 ", expected 0 or more, and positions below 2^63",
                          op, args->start);
+    if (args->cu_seqlens != NULL)
+        LNET_TRY(lnet_check_cu_seqlens_of_part(op, args->cu_seqlens, x, args->start));
     if (args->base <= 0.0)
         return lnet_fail(LNET_VALUE_ERROR, "%s: base is %g, expected more than 0", op, args->base);
     if (args->scale_base < 0.0)

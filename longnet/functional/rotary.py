@@ -34,9 +34,9 @@ def rotary(
     block : int
         Tokens after which the scale starts again: the largest segment length of the layer.
     start : int
-        Position p of the first row.
+        Row of the sequence that row 0 of `x` is, and its position p.
     cu_seqlens : Tensor (S+1,) int64, optional
-        Where documents begin; positions restart there.
+        Where documents of the sequence begin; positions restart there.
 
     Returns
     -------

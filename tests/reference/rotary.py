@@ -4,11 +4,11 @@ import numpy as np
 
 
 def positions(rows: int, start: int, cu_seqlens: np.ndarray | None) -> np.ndarray:
-    """Where each row of a sequence of packed documents stands: start, start + 1, ... in each."""
-    p = np.arange(rows)
+    """Where rows start, start + 1, ... of a sequence of packed documents stand in theirs."""
+    p = start + np.arange(rows)
     if cu_seqlens is not None:
-        p -= np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
-    return start + p
+        p = p - cu_seqlens[np.searchsorted(cu_seqlens, p, side="right") - 1]
+    return p
 
 
 def rotary(
