@@ -5,6 +5,7 @@
 #include "cuda/dilated_attention_sm90_backward_queries.cuh"
 #include "cuda/dilated_attention_sm90_backward_round.cuh"
 #include "cuda/dilated_attention_sm90_backward_schedule.cuh"
+#include "cuda/dilated_attention_sm90_uncovered.cuh"
 
 namespace dilated_sm90 {
 
@@ -46,7 +47,8 @@ template <int width> struct gradient_loader {
         sm90::barrier_arrive(barrier(full));
     }
 
-    /* Without waiting for them, unless some do not exist. */
+    /* Without waiting for them. LSE and delta of a query that does not exist are zeros as its Q and
+     * dO are: P = 1 then, dP = 0 and dS = 0, and nothing is added. */
     __device__ __forceinline__ void load_stats(const key_tile &t, int buffer, int from,
                                                int present) const {
         const int lane = threadIdx.x % 32;
@@ -56,20 +58,12 @@ template <int width> struct gradient_loader {
 #pragma unroll
         for (int k = 0; k < L::queries / 32; k++) {
             const int i = lane + k * 32;
-            const float2 *x = source + static_cast<int64_t>(i) * t.step;
-            if (present == L::queries) {
-                sm90::copy_four(sm90::shared_address(target + i), &x->x);
-                sm90::copy_four(sm90::shared_address(target + L::queries + i), &x->y);
-            } else {
-                const float2 y = i < present ? *x : make_float2(INFINITY, 0); /* no probability */
-                target[i] = y.x;
-                target[L::queries + i] = y.y;
-            }
+            const bool there = i < present;
+            const float2 *x = source + (there ? static_cast<int64_t>(i) * t.step : 0);
+            sm90::copy_four(sm90::shared_address(target + i), &x->x, there);
+            sm90::copy_four(sm90::shared_address(target + L::queries + i), &x->y, there);
         }
-        if (present == L::queries)
-            sm90::barrier_arrive_copied(full);
-        else
-            sm90::barrier_arrive(full);
+        sm90::barrier_arrive_copied(full);
     }
 
     __device__ __forceinline__ void run(const key_tile *tiles) {
@@ -111,6 +105,20 @@ template <int width> struct gradient_loader {
     }
 };
 
+enum { ZERO_ROWS = 8 }; /* that a warp sends at once */
+
+/* Zeros for rows that no level covers, but where rounding writes them. */
+__device__ __forceinline__ void write_zeros(const backward &p, uint32_t zeros, int zero_bytes) {
+    auto no_more = [](int, int, int, uint32_t) {};
+    if (p.direct) {
+        void *const to[] = {p.dq, p.dk, p.dv};
+        write_uncovered<ZERO_ROWS, 1>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes, no_more);
+    } else {
+        void *const to[] = {p.dq};
+        write_uncovered<ZERO_ROWS, 1>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes, no_more);
+    }
+}
+
 template <int width> __device__ __forceinline__ void init_gradient_barriers(uint32_t barriers) {
     using L = gradient_layout<width>;
     auto init = [&](int first, int count, int arrivals) {
@@ -121,7 +129,7 @@ template <int width> __device__ __forceinline__ void init_gradient_barriers(uint
     init(L::v_full, L::v_stages, 32);
     init(L::v_empty, L::v_stages, GRADIENT_WARPS);
     init(L::q_full, L::stages, 3 * 32);
-    init(L::q_empty, L::stages, GRADIENT_WARPS);
+    init(L::q_empty, L::stages, GRADIENT_WARPS * 32);
     init(L::ds_full, L::stages, GRADIENT_WARPS);
     init(L::ds_empty, L::stages, QUERY_WARPS);
     init(L::tile_full, L::ring, 32);
@@ -154,6 +162,8 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
             schedule_keys<width>(p, tiles, barriers);
         } else {
             const int which = warp - 2;
+            if (which == 1 && p.uncovered)
+                write_zeros(p, sm90::shared_address(memory + L::zeros_at), L::round_bytes);
             rounder<width, bfloat16> r = {
                 p, memory + L::round_at + which * L::round_buffers * L::round_bytes,
                 memory + L::zeros_at, barriers + (L::round_full + which * L::round_buffers) * 8};
@@ -173,16 +183,6 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
     }
 }
 
-/* A 16-byte piece of the gradients of a row that no level covers. */
-__device__ __forceinline__ void zero_gradients(const backward &p, int64_t piece) {
-    if (!p.uncovered) return;
-    const uint4 zero = make_uint4(0, 0, 0, 0);
-    static_cast<uint4 *>(p.dq)[piece] = zero;
-    if (!p.direct) return;
-    static_cast<uint4 *>(p.dk)[piece] = zero;
-    static_cast<uint4 *>(p.dv)[piece] = zero;
-}
-
 /* stats = (LSE * log2(e), delta = rowsum(dO * O)); a row that no level covers has no probability.
  * A warp takes 32 rows of a head. */
 template <bool bfloat16> __global__ void __launch_bounds__(256) prepare(const backward p) {
@@ -198,18 +198,16 @@ template <bool bfloat16> __global__ void __launch_bounds__(256) prepare(const ba
         const int64_t rest = i / p.heads;
         const int64_t batch = rest / row_chunks, begin = rest % row_chunks * 32;
         const int64_t to = (batch * p.heads + head) * p.rows + begin + lane;
-        const float lse = begin + lane < p.rows ? p.lse[to] : 0;
+        const float lse = begin + lane < p.rows ? p.lse[to] : -INFINITY;
         const uint32_t covered = __ballot_sync(~0u, lse != -INFINITY);
         float delta = 0;
         for (int at = 0; at < lanes; at++) {
+            if (!(covered >> at * (32 / lanes) & low_bits(32 / lanes))) continue;
             const int of = at * (32 / lanes) + lane / lanes, piece = lane % lanes;
             const int64_t row = begin + of;
             const int64_t from = ((batch * p.rows + row) * p.heads + head) * pieces + piece;
             float sum = 0;
-            if (piece >= pieces || row >= p.rows) {
-            } else if (!(covered >> of & 1)) {
-                zero_gradients(p, from);
-            } else {
+            if (piece < pieces && covered >> of & 1) {
                 const uint4 x = __ldg(static_cast<const uint4 *>(p.out) + from);
                 const uint4 y = __ldg(static_cast<const uint4 *>(p.dout) + from);
                 const uint32_t a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};

@@ -103,6 +103,17 @@ __device__ __forceinline__ void init_barriers(uint32_t barriers, int finishers) 
     sm90::barrier_init_fence();
 }
 
+/* LSE = -inf for the heads in `empty` of a row. */
+__device__ __forceinline__ void no_keys(const forward &p, int batch, int row, int first,
+                                        uint32_t empty) {
+    float *lse = p.lse + (static_cast<int64_t>(batch) * p.heads + first) * p.rows + row;
+    for (; empty; empty >>= 8, lse += 8 * static_cast<int64_t>(p.rows)) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (empty >> i & 1) __stcs(lse + i * static_cast<int64_t>(p.rows), -INFINITY);
+    }
+}
+
 template <int width, bool bfloat16>
 __global__ void __launch_bounds__(layout<width>::threads, 1)
     attend(const __grid_constant__ forward p) {
@@ -128,8 +139,12 @@ __global__ void __launch_bounds__(layout<width>::threads, 1)
             finish_items<width>(p, tiles, barriers);
         } else if (p.uncovered) {
             const int writers = p.level_count > 1 ? 1 : 2;
-            write_uncovered(p, blockIdx.x * writers + warp % writers, gridDim.x * writers,
-                            sm90::shared_address(memory + L::zeros_at), L::zeros_bytes);
+            void *const to[] = {p.out};
+            write_uncovered<8, 0>(p, blockIdx.x * writers + warp % writers, gridDim.x * writers, to,
+                               sm90::shared_address(memory + L::zeros_at), L::zeros_bytes,
+                               [&](int batch, int row, int first, uint32_t empty) {
+                                   no_keys(p, batch, row, first, empty);
+                               });
         }
     } else {
         sm90::take_registers<S::registers>();

@@ -1,15 +1,16 @@
 /* Dilated attention backward on sm_90a: what the launcher tells the kernels, and how work is cut.
  *
  * A tile is 128 keys of one head's segment on one level; it meets, a block at a time, the queries
- * that see it. Two warpgroups of 64 keys each keep its dK and dV in registers until then and leave dS
- * to a third one, which adds dQ block by block. All levels
- * add to the same float32 sums in the scratch, which holds a few groups at a time: rows that share
+ * that see it. Two warpgroups of 64 keys each keep its dK and dV in registers until then and leave
+ * dS to a third one, which adds dQ block by block. All levels add to the same float32 sums in the scratch, which holds a few groups at a time: rows that share
  * no segment with others, of some heads. The densest level comes last, a group later than the
  * others. Where a k/v head has one query head, its tiles add what the others left in the sums for
  * their keys and write dK and dV at once. When all its tiles of a block of a group's rows are done,
  * warps that have nothing else to do round the rest, while it is in the cache. Both leave zeros for
- * the group that has the place next. All work is taken in order, and waits only for work taken
- * before it: tiles for the rounding of earlier groups, the rounding for the tiles of its own group. */
+ * the group that has the place next. A single level's sums hold the rows that take part alone, and
+ * only dQ has some where each k/v head has one query head. All work is taken in order, and waits
+ * only for work taken before it: tiles for the rounding of earlier groups, the rounding for the
+ * tiles of its own group. */
 #ifndef LNET_DILATED_ATTENTION_SM90_BACKWARD_CUH
 #define LNET_DILATED_ATTENTION_SM90_BACKWARD_CUH
 
@@ -27,7 +28,9 @@ struct backward : problem {
     int32_t direct;                    /* the densest level's tiles write dK and dV */
     int32_t uncovered;                 /* some rows may not take part on the densest level */
     int32_t parts;                     /* heads of dQ, dK and dV to round in a group */
-    int64_t slot_floats, dk_at, dv_at; /* of a slot: (group_heads, group_rows, padded D) x 3 */
+    divisor sums_spacing;              /* rows of a group to one of its sums: r or 1 */
+    int32_t sums_rows;                 /* of a head of a group */
+    int64_t slot_floats, dk_at, dv_at; /* of a slot: (group_heads, sums_rows, padded D) x 1 or 3 */
     float *sums;                       /* (slots, slot_floats), zeros */
     float2 *stats;                     /* (B, H, N): LSE * log2(e), delta */
     float gradient_scale;              /* of dQ and dK */
@@ -63,6 +66,7 @@ struct key_tile {
     int32_t batch, head, kv_head;
     int32_t phase, key_j;     /* map coordinates of the segment's first key */
     int32_t sums_phase, sums_j, sums_head, slot; /* likewise in the map of the sums */
+    int32_t sums_step;        /* rows of dQ's sums from a query to the next */
     int32_t row;              /* of the segment's first key in its batch item */
     int32_t direct;           /* the tile's dK and dV are written, else added to the sums */
     int32_t wait;             /* a counter, and what it must reach before that, or -1 */

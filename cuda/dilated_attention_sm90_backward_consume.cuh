@@ -54,6 +54,10 @@ template <int width, bool bfloat16> struct gradient_consumer {
         __syncwarp();
         if (threadIdx.x % 32 == 0) sm90::barrier_arrive(barrier(index));
     }
+    /* Every lane says so: each has read LSE and delta, and is seen to have by racecheck. */
+    __device__ __forceinline__ void leave_queries() const {
+        sm90::barrier_arrive(barrier(L::q_empty + q().index()));
+    }
     /* The descriptor of a buffer of a ring, the same in all threads. */
     __device__ __forceinline__ uint32_t begin(int at, int bytes, int index, int leading) const {
         return __shfl_sync(~0u, sm90::tile_begin(shared + at, leading) + index * (bytes >> 4), 0);
@@ -281,12 +285,12 @@ template <int width, bool bfloat16> struct gradient_consumer {
             begin_s(s, {block_count + 1});
             sm90::products_wait<1>();
             sm90::pin(dk);
-            leave(L::q_empty + q().index());
+            leave_queries();
             block_count++;
         }
         sm90::products_wait<0>();
         sm90::pin(dk);
-        leave(L::q_empty + q().index());
+        leave_queries();
         leave(L::k_empty + k().index());
         block_count++;
         float *to = p.sums + t.dkv_at;

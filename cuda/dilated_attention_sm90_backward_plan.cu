@@ -36,6 +36,14 @@ int32_t block_rows(const backward &p, const level &densest) {
     return static_cast<int32_t>(std::min<int64_t>(p.group_rows, ceil_div(least, unit) * unit));
 }
 
+/* Rows of a group to one of its sums: r where a single level's rows lie r apart all over a group,
+ * and only dQ has sums. */
+int64_t sums_spacing(const backward &p) {
+    const level &l = p.levels[0];
+    const bool regular = l.nested || l.segment.value >= static_cast<uint32_t>(p.rows);
+    return p.direct && p.level_count == 1 && !p.documents && regular ? l.step.value : 1;
+}
+
 /* Groups of whole segments, with several items for each processor, and a few of them at once. */
 void cut_groups(backward &p, int processors) {
     const int64_t nesting = nesting_rows(p), least = 16384;
@@ -43,14 +51,18 @@ void cut_groups(backward &p, int processors) {
     p.group_rows = static_cast<int32_t>(
         std::min<int64_t>(p.rows, nesting * std::max<int64_t>(1, least / nesting)));
     p.row_groups = static_cast<int32_t>(ceil_div(p.rows, p.group_rows));
+    p.sums_spacing = divisor_of(sums_spacing(p));
+    const int64_t spacing = p.sums_spacing.value;
+    p.sums_rows = static_cast<int32_t>(ceil_div(p.group_rows, spacing));
     int64_t head_items = 0;
     for (int i = 0; i < p.level_count; i++) {
         level &l = p.levels[i];
         l.chunk =
             static_cast<int>(std::min<int64_t>(int64_t{KEY_TILE} * l.step.value, p.group_rows));
         l.chunks = static_cast<int>(ceil_div(p.group_rows, l.chunk));
-        l.sums_pad = static_cast<int>(ceil_div(p.group_rows, l.step.value) * l.step.value -
-                                      p.group_rows);
+        l.sums_step = divisor_of(l.step.value / spacing);
+        l.sums_pad = static_cast<int>(ceil_div(p.sums_rows, l.sums_step.value) * l.sums_step.value -
+                                      p.sums_rows);
         head_items += l.chunks;
     }
     const int64_t kv_heads =
@@ -65,11 +77,13 @@ void cut_groups(backward &p, int processors) {
     p.block_rows = block_rows(p, densest);
     p.block_chunks = static_cast<int32_t>(ceil_div(p.block_rows, densest.chunk));
     p.blocks = static_cast<int32_t>(ceil_div(p.group_rows, p.block_rows));
-    p.group_chunks = static_cast<int32_t>(p.blocks * ceil_div(p.block_rows, ROUNDING_ROWS) *
-                                          p.parts);
-    p.dk_at = static_cast<int64_t>(p.group_heads) * p.group_rows * width;
-    p.dv_at = p.dk_at + kv_heads * p.group_rows * width;
-    p.slot_floats = p.dv_at + kv_heads * p.group_rows * width;
+    p.group_chunks = static_cast<int32_t>(
+        p.blocks * ceil_div(ceil_div(p.block_rows, spacing), ROUNDING_ROWS) * p.parts);
+    const int64_t key_floats =
+        p.direct && p.level_count == 1 ? 0 : kv_heads * p.sums_rows * width;
+    p.dk_at = static_cast<int64_t>(p.group_heads) * p.sums_rows * width;
+    p.dv_at = p.dk_at + key_floats;
+    p.slot_floats = p.dv_at + key_floats;
 }
 
 const int64_t COUNTER_BYTES = 1024;
@@ -107,8 +121,8 @@ lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_
 
 /* A group's rows on a level: 16 rows of 32 columns of dQ are added at once. */
 lnet_status describe_sums(encode_function encode, level &l, const backward &p, int width) {
-    const cuuint64_t row = static_cast<cuuint64_t>(width) * sizeof(float), step = l.step.value;
-    const cuuint64_t rows = static_cast<cuuint64_t>(p.group_rows);
+    const cuuint64_t row = static_cast<cuuint64_t>(width) * sizeof(float);
+    const cuuint64_t rows = static_cast<cuuint64_t>(p.sums_rows), step = l.sums_step.value;
     const cuuint64_t extent[5] = {static_cast<cuuint64_t>(width), step, (rows + l.sums_pad) / step,
                                   static_cast<cuuint64_t>(p.group_heads),
                                   static_cast<cuuint64_t>(p.slots)};

@@ -50,7 +50,7 @@ template <int width, bool bfloat16> struct query_consumer {
                                          int first, int column, uint32_t panel) const {
         const int lane = threadIdx.x % 32;
         if (first + 16 > t.keys) {
-            const int64_t pitch = static_cast<int64_t>(t.step) * width;
+            const int64_t pitch = static_cast<int64_t>(t.sums_step) * width;
             add_rows<columns>(x, p.sums + t.dq_at + first * pitch + column, lane / 4, pitch,
                                t.keys - first);
             return;

@@ -38,7 +38,7 @@ __device__ __forceinline__ bool covered(const problem &p, int batch, int head, i
     return any;
 }
 
-/* ROUNDING_ROWS rows, or as many as there are, of one head of dQ, dK or dV. */
+/* ROUNDING_ROWS rows of sums, or as many as there are, of one head of dQ, dK or dV. */
 struct rounding {
     float *sums;
     char *to; /* of the first row */
@@ -58,11 +58,12 @@ struct row_marks {
 template <int width>
 __device__ __forceinline__ bool rounding_at(const backward &p, int index, int group, rounding &r) {
     const int ratio = p.heads / p.kv_heads, kv_heads = p.group_heads / ratio;
-    const int head_chunks = (p.block_rows + ROUNDING_ROWS - 1) / ROUNDING_ROWS;
+    const int spacing = p.sums_spacing.value, block_sums = (p.block_rows + spacing - 1) / spacing;
+    const int head_chunks = (block_sums + ROUNDING_ROWS - 1) / ROUNDING_ROWS;
     const int block = index / (p.group_chunks / p.blocks);
     index -= block * (p.group_chunks / p.blocks);
     const group_place g = group_at(p, group);
-    const int begin = block * p.block_rows + index % head_chunks * ROUNDING_ROWS;
+    const int begin = block * block_sums + index % head_chunks * ROUNDING_ROWS;
     int heads = p.heads, head = index / head_chunks;
     int64_t part = 0;
     r.to = static_cast<char *>(p.dq);
@@ -84,14 +85,17 @@ __device__ __forceinline__ bool rounding_at(const backward &p, int index, int gr
         }
     }
     r.sums = p.sums + group % p.slots * p.slot_floats + part +
-             (static_cast<int64_t>(head) * p.group_rows + begin) * width;
-    r.pitch = static_cast<int64_t>(heads) * p.width * 2;
+             (static_cast<int64_t>(head) * p.sums_rows + begin) * width;
     r.head = head + g.head / r.group;
     r.batch = g.batch;
-    r.first = g.begin + begin;
-    r.rows = min(min(+ROUNDING_ROWS, g.rows - begin), (block + 1) * p.block_rows - begin);
+    const int offset = spacing > 1 ? head_offset(p, r.head, p.levels[0]) : 0;
+    const int sums = (g.rows - offset + spacing - 1) / spacing;
+    r.first = g.begin + begin * spacing + offset;
+    r.rows = min(min(+ROUNDING_ROWS, sums - begin), (block + 1) * block_sums - begin);
+    r.pitch = static_cast<int64_t>(heads) * p.width * 2;
     r.to += (static_cast<int64_t>(g.batch) * p.rows + r.first) * r.pitch +
             static_cast<int64_t>(r.head) * p.width * 2;
+    r.pitch *= spacing;
     return r.head < heads && r.rows > 0;
 }
 
@@ -110,21 +114,22 @@ template <int width, bool bfloat16> struct rounder {
     ring_place<L::round_buffers> loaded = {0}, rounded = {0};
 
     __device__ __forceinline__ row_marks mark(const rounding &r) const {
+        const int spacing = p.sums_spacing.value;
         row_marks m;
 #pragma unroll
         for (int k = 0; k < ROUNDING_ROWS / 32; k++) {
-            const int row = k * 32 + threadIdx.x % 32;
-            bool sums = row < r.rows, write = sums;
+            const int place = k * 32 + threadIdx.x % 32, row = r.first + place * spacing;
+            bool sums = place < r.rows, write = sums;
             if (sums && (p.uncovered || r.written)) {
                 const int levels = p.level_count - r.written;
-                sums = covered(p, r.batch, r.head, r.group, r.first + row, levels);
-                if (p.uncovered && r.group == 1) write = sums; /* the others: `prepare` */
+                sums = covered(p, r.batch, r.head, r.group, row, levels);
+                if (p.uncovered && r.group == 1) write = sums; /* the others: zeros */
                 if (r.written) {
-                    const sequence q = sequence_at(
-                        p, r.batch, p.documents ? document_at(p, r.first + row) : 0);
+                    const sequence q =
+                        sequence_at(p, r.batch, p.documents ? document_at(p, row) : 0);
                     const level &l = p.levels[levels];
-                    write = write && (r.first + row >= q.end ||
-                                      !takes_part(l, head_offset(p, r.head, l), q, r.first + row));
+                    write = write && (row >= q.end ||
+                                      !takes_part(l, head_offset(p, r.head, l), q, row));
                     sums = sums && write;
                 }
             }
@@ -208,7 +213,7 @@ template <int width, bool bfloat16> struct rounder {
             sm90::fence_async();
             __syncwarp();
             rounding r;
-                        if (rounding_at<width>(p, index, group, r)) {
+            if (rounding_at<width>(p, index, group, r)) {
                 const row_marks m = mark(r);
                 int ahead = 0;
                 for (int begin = 0; begin < r.rows; begin += chunk_rows) {

@@ -52,18 +52,18 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                                               uint32_t barriers) {
     using L = gradient_layout<width>;
     const int lane = threadIdx.x % 32, ratio = p.heads / p.kv_heads;
-    ring_place<L::ring> place = {0};
-    auto wait_place = [&]() {
-        sm90::barrier_wait(barriers + (L::tile_empty + place.index()) * 8, place.parity_before());
+    ring_place<L::ring> ring = {0};
+    auto wait_ring = [&]() {
+        sm90::barrier_wait(barriers + (L::tile_empty + ring.index()) * 8, ring.parity_before());
     };
     auto push = [&](const key_tile &t) {
-        wait_place();
-        if (lane == 0) tiles[place.index()] = t;
-        sm90::barrier_arrive(barriers + (L::tile_full + place.index()) * 8);
-        place.advance();
+        wait_ring();
+        if (lane == 0) tiles[ring.index()] = t;
+        sm90::barrier_arrive(barriers + (L::tile_full + ring.index()) * 8);
+        ring.advance();
     };
     for (;;) {
-        wait_place();
+        wait_ring();
         int index = 0;
         if (lane == 0) index = atomicAdd(&p.counters[0], 1);
         index = __shfl_sync(~0u, index, 0);
@@ -86,7 +86,7 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
         if (remaining == 0 && lane == 0) raise_counter(p.counters + counter, 1);
         for_each_run(p, x, [&](const run &r, const sequence &q) {
             const uint32_t key = static_cast<uint32_t>(r.key_row) + l.pad;
-            const int row = r.key_row - x.group_begin;
+            const int row = r.key_row - x.group_begin, place = quotient(row, p.sums_spacing);
             for (int at = 0; at < r.count; at += KEY_TILE) {
                 key_tile t;
                 t.level = x.level;
@@ -106,14 +106,15 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                 t.stats_at = (static_cast<int64_t>(x.batch) * p.heads + x.head) * p.rows +
                              r.key_row;
                 t.dq_at = slot * p.slot_floats +
-                          (static_cast<int64_t>(x.head_of_group) * p.group_rows + row) * width;
+                          (static_cast<int64_t>(x.head_of_group) * p.sums_rows + place) * width;
                 t.dkv_at =
                     slot * p.slot_floats +
                     (static_cast<int64_t>(x.head_of_group / ratio) * p.group_rows + row) * width;
                 t.slot = slot;
                 t.sums_head = x.head_of_group;
-                t.sums_j = quotient(row + l.sums_pad, l.step);
-                t.sums_phase = row + l.sums_pad - t.sums_j * step;
+                t.sums_step = l.sums_step.value;
+                t.sums_j = quotient(place + l.sums_pad, l.sums_step);
+                t.sums_phase = place + l.sums_pad - t.sums_j * t.sums_step;
                 t.row = r.key_row;
                 t.direct = p.direct && x.level == p.level_count - 1;
                 t.wait = -1;

@@ -31,12 +31,13 @@ struct divisor {
 struct level {
     CUtensorMap q, k, v; /* (D, heads, phase, j, B) */
     CUtensorMap dout;    /* backward only, as is: */
-    CUtensorMap sums;    /* of dQ: (padded D, phase, j, group_heads, slots), rows of a group */
+    CUtensorMap sums;    /* of dQ: (padded D, phase, j, group_heads, slots), a group's rows */
     divisor segment;     /* w, at most N */
     divisor step;        /* r, at most N */
     int32_t rate;        /* r, at most 2^31 - 1 */
     int32_t nested;      /* r divides w: where a row's segment begins does not matter */
     int32_t pad;
+    divisor sums_step; /* backward: r of the rows of sums */
     int32_t sums_pad;
     int32_t chunk;  /* rows of an item's range */
     int32_t chunks; /* of a group */

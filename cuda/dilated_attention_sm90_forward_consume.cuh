@@ -195,7 +195,7 @@ template <int width, bool bfloat16> struct consumer {
             limit[r] = (p.causal ? min(t.keys, t.first + row + 8 * r + 1) : t.keys) - from;
     }
 
-    /* Scores become probabilities, and the softmax of the rows goes on with them. */
+    /* Scores become probabilities, and the softmax of the rows goes on with them. Leaves the keys. */
     __device__ __forceinline__ void soften(float (&s)[scores], float (&o)[width / 2],
                                            row_pair &rows, const tile &t, int row, uint32_t q,
                                            int index, int whole, bool first) {
@@ -206,19 +206,22 @@ template <int width, bool bfloat16> struct consumer {
         }
         if (first) start_rows(s, rows, p.scale);
         float sum[2];
-        const bool done = try_block<bfloat16>(s, rows.m, p.scale, sum);
-        if (__all_sync(~0u, done)) {
+        const bool done = __all_sync(~0u, try_block<bfloat16>(s, rows.m, p.scale, sum));
+        sm90::barrier_arrive_if(barrier(L::k_empty + place.index()),
+                                done && threadIdx.x % 32 == 0);
+        /* Not in the branches: a warp may be alone in taking the second, and the four of a
+         * warpgroup must wait at one place. The arrival keeps this below the exponentials. */
+        sm90::products_wait<0>();
+        sm90::pin(s);
+        sm90::pin(o);
+        if (__builtin_expect(done, 1)) {
             rows.l[0] += sum[0];
             rows.l[1] += sum[1];
-            sm90::products_wait<0>();
-            sm90::pin(s);
-            sm90::pin(o);
         } else {
-            sm90::products_wait<0>();
-            sm90::pin(o);
             warp_scores<width, bfloat16>(s, q, shared + L::k_at + place.index() * L::kv_bytes);
             limits(limit, t, row, index);
             block(s, rows, o, p.scale, limit);
+            leave_k();
         }
     }
 
@@ -241,7 +244,6 @@ template <int width, bool bfloat16> struct consumer {
         sm90::pin(s);
         begin_rows<width>(o, rows, kept, t.zero_keys);
         soften(s, o, rows, t, row, q, blocks - 1, whole, true);
-        leave_k();
         place.advance();
         pack_scores(probabilities, s);
         for (int index = blocks - 2; index >= 0; index--) {
@@ -254,7 +256,6 @@ template <int width, bool bfloat16> struct consumer {
             sm90::products_wait<1>();
             sm90::pin(s);
             soften(s, o, rows, t, row, q, index, whole, false);
-            leave_k();
             leave_v();
             place.advance();
             pack_scores(probabilities, s);

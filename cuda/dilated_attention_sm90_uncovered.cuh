@@ -1,4 +1,4 @@
-/* Rows that take part on no level: O = 0, LSE = -inf. */
+/* Rows that take part on no level: zeros, written by the copy engine. */
 #ifndef LNET_DILATED_ATTENTION_SM90_UNCOVERED_CUH
 #define LNET_DILATED_ATTENTION_SM90_UNCOVERED_CUH
 
@@ -6,8 +6,6 @@
 #include "cuda/sm90.cuh"
 
 namespace dilated_sm90 {
-
-enum { ROWS_AT_ONCE = 8 }; /* of a warp, on their way: more keep loads of keys waiting */
 
 /* The lowest `count` bits. */
 __device__ __forceinline__ uint32_t low_bits(int count) {
@@ -42,9 +40,9 @@ __device__ __forceinline__ uint32_t covering_heads(const problem &p, const seque
     return covered;
 }
 
-/* A row's heads in `empty`; those beside each other at once. */
-__device__ __forceinline__ void write_zeros(char *row, uint32_t empty, int head_bytes,
-                                            uint32_t zeros, int zero_bytes) {
+/* Zeros for the heads in `empty` of the row; those beside each other at once. */
+__device__ __forceinline__ void send_zeros(char *row, uint32_t empty, int head_bytes,
+                                           uint32_t zeros, int zero_bytes) {
     const int most = zero_bytes / head_bytes;
     while (empty) {
         const int head = __ffs(empty) - 1;
@@ -55,12 +53,18 @@ __device__ __forceinline__ void write_zeros(char *row, uint32_t empty, int head_
     }
 }
 
-/* One of `warps` warps of the grid. The copy engine writes the zeros, from `zero_bytes` of them in
- * shared memory: with stores of its own a warp takes several times as long. */
-__device__ __forceinline__ void write_uncovered(const forward &p, int warp, int warps,
-                                                uint32_t zeros, int zero_bytes) {
-    const int lane = threadIdx.x % 32, row_bytes = p.width * 2;
+/* One of `warps` warps of the grid. Zeros for rows (B, N, H, D) of `tensors` that no level covers,
+ * from `zero_bytes` of them in shared memory: with stores of its own a warp takes several times as
+ * long. `at_once` rows of a warp are sent once those sent `ahead` times before are written: more on
+ * their way keep loads of keys waiting. Calls f(batch, row, first, heads) with them too: bit i
+ * stands for head `first` + i. */
+template <int at_once, int ahead, int count, typename F>
+__device__ __forceinline__ void write_uncovered(const problem &p, int warp, int warps,
+                                                void *const (&tensors)[count], uint32_t zeros,
+                                                int zero_bytes, F f) {
+    const int lane = threadIdx.x % 32, head_bytes = p.width * 2;
     const int64_t rows = static_cast<int64_t>(warps) * 32;
+    constexpr int turns = 32 / at_once;
     int batch = 0;
     for (int64_t at = warp * 32 + lane;; at += rows) {
         /* of whole warps, as `at` is the lane's row of the batch item */
@@ -75,23 +79,23 @@ __device__ __forceinline__ void write_uncovered(const forward &p, int warp, int 
         const int64_t token = static_cast<int64_t>(batch) * p.rows + row;
         for (int first = 0; first < p.heads; first += 32) {
             const int heads = min(p.heads - first, 32);
-            uint32_t empty = row < p.rows ? ~covering_heads(p, q, row, first) & low_bits(heads) : 0;
-            float *lse = p.lse + (static_cast<int64_t>(batch) * p.heads + first) * p.rows + row;
-            for (uint32_t rest = empty; rest; rest >>= 8, lse += 8 * static_cast<int64_t>(p.rows)) {
+            const uint32_t empty =
+                row < p.rows ? ~covering_heads(p, q, row, first) & low_bits(heads) : 0;
+            f(batch, row, first, empty);
+            const int64_t to = (token * p.heads + first) * head_bytes;
+            for (int turn = 0; turn < turns; turn++) {
+                if (lane / at_once == turn) {
 #pragma unroll
-                for (int i = 0; i < 8; i++)
-                    if (rest >> i & 1) __stcs(lse + i * static_cast<int64_t>(p.rows), -INFINITY);
-            }
-            char *out = static_cast<char *>(p.out) + (token * p.heads + first) * row_bytes;
-            for (int turn = 0; turn < 32 / ROWS_AT_ONCE; turn++) {
-                if (lane / ROWS_AT_ONCE == turn) {
-                    write_zeros(out, empty, row_bytes, zeros, zero_bytes);
-                    sm90::sent_wait();
+                    for (int i = 0; i < count; i++)
+                        send_zeros(static_cast<char *>(tensors[i]) + to, empty, head_bytes, zeros,
+                                   zero_bytes);
                 }
+                if (lane / at_once == (turn + turns - ahead) % turns) sm90::sent_wait();
                 __syncwarp();
             }
         }
     }
+    if (ahead > 0) sm90::sent_wait();
 }
 
 } // namespace dilated_sm90

@@ -28,6 +28,17 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+/* Likewise where `so`, without a branch. */
+__device__ __forceinline__ void barrier_arrive_if(uint32_t barrier, bool so) {
+    asm volatile("{\n"
+                 ".reg .pred so;\n"
+                 "setp.ne.b32 so, %1, 0;\n"
+                 "@so mbarrier.arrive.shared::cta.b64 _, [%0];\n"
+                 "}" ::"r"(barrier),
+                 "r"(static_cast<int>(so))
+                 : "memory");
+}
+
 /* Arrives, and announces `bytes` that the copy engine will add to the phase. */
 __device__ __forceinline__ void barrier_arrive_expect(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
@@ -79,9 +90,11 @@ __device__ __forceinline__ void load_box(uint32_t target, const CUtensorMap *map
                  : "memory");
 }
 
-/* Copies four bytes into shared memory without waiting, */
-__device__ __forceinline__ void copy_four(uint32_t target, const void *source) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source) : "memory");
+/* Copies four bytes into shared memory, or zeros where nothing is `there`, without waiting, */
+__device__ __forceinline__ void copy_four(uint32_t target, const void *source, bool there) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(target), "l"(source),
+                 "r"(there ? 4 : 0)
+                 : "memory");
 }
 /* and arrives when this thread's copies are there. */
 __device__ __forceinline__ void barrier_arrive_copied(uint32_t barrier) {

@@ -150,6 +150,30 @@ def median_ms(calls, reps=20):
     return sorted(times)[len(times) // 2]
 
 
+def medians(contenders, sets, reps=20):
+    """Milliseconds of each, all in turn on each set of inputs; None of one that fails.
+
+    The GPU is kept busy before each call: the host's part of it is not measured.
+    """
+    times = [[] for _ in contenders]
+    for rep in range(-2, reps):
+        for call, mine in zip(contenders, times):
+            begin, end = torch.cuda.Event(True), torch.cuda.Event(True)
+            torch.cuda._sleep(600_000)
+            begin.record()
+            try:
+                call(*sets[rep % len(sets)])
+            except RuntimeError as error:
+                if rep == -2:
+                    print(str(error)[:80])
+                continue
+            end.record()
+            end.synchronize()
+            if rep >= 0:
+                mine.append(begin.elapsed_time(end))
+    return [sorted(x)[len(x) // 2] if x else None for x in times]
+
+
 def segment_pairs(n, w, r, s, causal):
     total = 0
     for length, many in ((w, n // w), (n % w, 1)):

@@ -4,7 +4,17 @@ import os
 import sys
 
 import torch
-from harness import DEVICE, PAPER, PATHOLOGY, POWERS, flops, median_ms, sampled, seen
+from harness import (
+    DEVICE,
+    PAPER,
+    PATHOLOGY,
+    POWERS,
+    flops,
+    median_ms,
+    medians,
+    sampled,
+    seen,
+)
 
 HALF = torch.float16
 
@@ -148,6 +158,14 @@ CASES = (
         dict(causal=False, dtype=HALF),
     ),
     (("d 104", 1, 900, 4, 104, (64, 300), (1, 3)), {}),
+    (("rate 5", 2, 1003, 7, 64, (250,), (5,)), {}),
+    (("rate 4 odd rows", 1, 1003, 5, 128, (4096,), (4,)), dict(causal=False)),
+    (("rate 3 odd segments", 1, 1000, 4, 64, (100,), (3,)), {}),
+    (("rate 8 lengths", 3, 800, 3, 48, (200,), (8,)), dict(lengths=(0, 333, 800))),
+    (("rate 4 documents", 1, 1500, 5, 64, (128,), (4,)), dict(cu_seqlens=(0, 1, 300, 812, 1500))),
+    (("rate 4 grouped heads", 2, 600, 8, 64, (200,), (4,)), dict(kv_heads=2)),
+    (("rate 50 of 40 rows", 1, 40, 60, 64, (64,), (50,)), {}),
+    (("rate 8 groups", 2, 70000, 3, 64, (4096,), (8,)), dict(sample=48)),
     (("many groups", 4, 40000, 3, 64, (512, 2048), (1, 3)), dict(sample=48)),
     (("paper 131072", 1, 131072, 12, 64, *PAPER), dict(sample=64)),
     (("powers 131072", 1, 131072, 16, 128, *POWERS), dict(sample=64)),
@@ -205,18 +223,18 @@ def bench(kernels):
             for _ in range(2)
         ]
         work = 2.5 * flops(b, n, h, d, w, r, causal)
-        cells = []
-        for kernel in kernels:
-            saved = [(do, q, k, v, *kernel(q, k, v, w, r, causal=causal)) for q, k, v, do in sets]
-            grads = [torch.empty_like(sets[0][0]) for _ in range(3)]
-            ms = median_ms(
-                [
-                    lambda s=s: kernel.backward(*s, w, r, causal=causal, gradients=grads)
-                    for s in saved
-                ]
+        grads = [torch.empty_like(sets[0][0]) for _ in range(3)]
+        saved = [(do, q, k, v, *kernels[0](q, k, v, w, r, causal=causal)) for q, k, v, do in sets]
+        calls = [
+            lambda *tensors, kernel=kernel, w=w, r=r, causal=causal, grads=grads: kernel.backward(
+                *tensors, w, r, causal=causal, gradients=grads
             )
-            memory = kernel.bytes / (8 * sets[0][0].numel() * 2) * 100
-            cells.append(f"{ms:7.3f} ms {work / ms / 1e9:4.0f} ({memory:.1f}%)")
+            for kernel in kernels
+        ]
+        cells = []
+        for kernel, ms in zip(kernels, medians(calls, saved)):
+            memory = kernel.bytes / (8 * sets[0][0].numel() * 2) * 100 if ms else 0
+            cells.append(f"{ms:7.3f} ms {work / ms / 1e9:4.0f} ({memory:.1f}%)" if ms else "failed")
         print(f"{name:14s} " + " | ".join(cells), flush=True)
     print("builds:", [k.name for k in kernels])
 

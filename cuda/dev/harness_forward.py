@@ -4,7 +4,7 @@ import os
 import sys
 
 import torch
-from harness import DEVICE, PAPER, PATHOLOGY, POWERS, flops, sampled, seen
+from harness import DEVICE, PAPER, PATHOLOGY, POWERS, flops, medians, sampled, seen
 
 
 def reference(q, k, v, rows, count, zeros, scale):
@@ -186,30 +186,6 @@ def check(kernel):
     same = all(torch.equal(a, b) for _ in range(5) for a, b in zip(first, kernel(q, k, v, *PAPER)))
     print("same bits in repeats:", same)
     print("CHECK", "passed" if good and same else "FAILED")
-
-
-def medians(contenders, sets, reps=20):
-    """Milliseconds of each, all in turn on each set of inputs; None of one that fails.
-
-    The GPU is kept busy before each call: the host's part of it is not measured.
-    """
-    times = [[] for _ in contenders]
-    for rep in range(-2, reps):
-        for call, mine in zip(contenders, times):
-            begin, end = torch.cuda.Event(True), torch.cuda.Event(True)
-            torch.cuda._sleep(600_000)
-            begin.record()
-            try:
-                call(*sets[rep % len(sets)])
-            except RuntimeError as error:
-                if rep == -2:
-                    print(str(error)[:80])
-                continue
-            end.record()
-            end.synchronize()
-            if rep >= 0:
-                mine.append(begin.elapsed_time(end))
-    return [sorted(x)[len(x) // 2] if x else None for x in times]
 
 
 def dense(d, length, causal=True):

@@ -57,5 +57,7 @@ int main(int count, char **arguments) {
     run(2, 257, 2, d, {50, 100, 257}, {1, 3, 5}, false, false);
     run(2, 200, 2, d, {64, 150}, {2, 3}, true, true);
     run(1, 300, 3, d, {150}, {5}, true, false);
+    run(1, 700, 2, d, {700}, {1}, true, false); /* buffers come round again */
+    run(1, 700, 2, d, {700}, {2}, false, true);
     return 0;
 }
