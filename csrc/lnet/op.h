@@ -34,7 +34,7 @@ typedef struct lnet_int64_list {
 typedef struct lnet_field {
     const char *name;
     lnet_field_kind kind;
-    bool optional; /* a tensor that may be NULL, or a bool that is false where it is left out */
+    bool optional; /* a tensor that may be NULL, or what is false or 0 where it is left out */
     size_t offset;
 } lnet_field;
 

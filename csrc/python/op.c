@@ -119,7 +119,9 @@ static PyObject *op_repr(PyObject *self) {
     PyObject *text = PyUnicode_FromFormat("<op %s(", op->name);
     for (int i = 0; i < op->field_count && text != NULL; i++) {
         const lnet_field *field = &op->fields[i];
-        const char *absent = field->kind == LNET_FIELD_BOOL ? "=False" : "=None";
+        const char *absent = field->kind == LNET_FIELD_BOOL    ? "=False"
+                             : field->kind == LNET_FIELD_INT64 ? "=0"
+                                                               : "=None";
         PyObject *more = PyUnicode_FromFormat("%U%s%s%s", text, i ? ", " : "", field->name,
                                               field->optional ? absent : "");
         Py_DECREF(text);
