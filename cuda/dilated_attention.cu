@@ -6,11 +6,13 @@
 extern "C" lnet_status lnet_cuda_dilated_attention(const struct lnet_dilated_attention_args *args,
                                                    lnet_stream *stream) {
     const lnet_tensor *const tensors[] = {args->out, args->q, args->k, args->v};
+    const bool square = args->q->shape[1] == args->k->shape[1]; /* then q has all rows */
     bool hopper = false;
     lnet_status status;
     if (args->q->shape[0] == 0 || args->q->shape[1] == 0) return LNET_OK;
     LNET_TRY(lnet_sm80_check("dilated_attention", tensors, 4, &args->dilation, stream));
-    LNET_TRY(lnet_sm90_serves(&hopper, args->q, &args->dilation, stream));
+    if (square)
+        LNET_TRY(lnet_sm90_serves(&hopper, args->q, &args->dilation, stream));
     status = hopper
                  ? lnet_sm90_dilated_attention(args, stream)
                  : lnet_sm80_dilated_attention(args, stream);

@@ -9,11 +9,13 @@ lnet_cuda_dilated_attention_backward(const struct lnet_dilated_attention_backwar
                                      lnet_stream *stream) {
     const lnet_tensor *const tensors[] = {args->dq, args->dk, args->dv, args->dout,
                                           args->q,  args->k,  args->v,  args->out};
+    const bool square = args->q->shape[1] == args->k->shape[1]; /* then q has all rows */
     bool hopper = false;
     lnet_status status;
-    if (args->q->shape[0] == 0 || args->q->shape[1] == 0) return LNET_OK;
+    if (args->k->shape[0] == 0 || args->k->shape[1] == 0) return LNET_OK;
     LNET_TRY(lnet_sm80_check("dilated_attention_backward", tensors, 8, &args->dilation, stream));
-    LNET_TRY(lnet_sm90_serves_backward(&hopper, args->q, &args->dilation, stream));
+    if (square)
+        LNET_TRY(lnet_sm90_serves_backward(&hopper, args->q, &args->dilation, stream));
     status = hopper
                  ? lnet_sm90_dilated_attention_backward(args, stream)
                  : lnet_sm80_dilated_attention_backward(args, stream);

@@ -6,7 +6,7 @@ extern "C" {
 #include "ops/dilated_attention.h"
 }
 
-/* Everything that ops/dilated_attention.h describes, deterministic. */
+/* Everything that ops/dilated_attention.h describes, deterministic; forward has some queries. */
 lnet_status lnet_sm80_dilated_attention(const struct lnet_dilated_attention_args *args,
                                         lnet_stream *stream);
 lnet_status

@@ -39,42 +39,35 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
         const T *k = static_cast<const T *>(call.k), *v = static_cast<const T *>(call.v);
         strip s;
         s.rate = p.levels[it.level].rate;
-        s.other[0] =
-            KEYS ? rows_of(p, q, it, head, p.heads) : rows_of(p, k, it, kv_head, p.kv_heads);
-        s.other[1] =
-            KEYS ? rows_of(p, dout, it, head, p.heads) : rows_of(p, v, it, kv_head, p.kv_heads);
+        s.other[0] = KEYS ? queries_of(p, q, it, head) : keys_of(p, k, it, kv_head);
+        s.other[1] = KEYS ? queries_of(p, dout, it, head) : keys_of(p, v, it, kv_head);
         s.lse = statistics_of(p, call.lse, it, head);
         int64_t levels = call.detached ? it.level : 0;
         s.delta = statistics_of(p, call.delta, it, head) +
-                  levels * p.batch * p.heads * static_cast<int64_t>(p.rows);
+                  levels * p.batch * p.heads * static_cast<int64_t>(p.queries);
         s.step = static_cast<int64_t>(s.rate) * (KEYS ? p.heads : p.kv_heads) * p.width;
         s.first_row = it.begin;
-        s.count = it.count;
+        s.end_column = it.end_column;
         s.width = p.width;
         s.causal = p.causal;
-        s.dropout_high = dropout_high(p, it, head);
+        s.dropout_high = dropout_high(call.drop, p, it, head);
         return s;
     }
 
     static __device__ void load_other(const strip &s, uint32_t to, statistics &stats, int stage,
                                       uint32_t column) {
         to += stage * 2 * OTHER_BYTES;
-        load_tile<T, WIDTH, COLUMNS, THREADS>(to, s.other[0], s.step, column, s.count, s.width);
-        load_tile<T, WIDTH, COLUMNS, THREADS>(to + OTHER_BYTES, s.other[1], s.step, column, s.count,
+        load_tile<T, WIDTH, COLUMNS, THREADS>(to, s.other[0], s.step, column, s.end_column,
                                               s.width);
+        load_tile<T, WIDTH, COLUMNS, THREADS>(to + OTHER_BYTES, s.other[1], s.step, column,
+                                              s.end_column, s.width);
         copies_commit();
         if (KEYS && threadIdx.x < COLUMNS) {
             int64_t query = column + threadIdx.x;
-            bool there = query < s.count;
+            bool there = query < s.end_column;
             stats.lse[stage][threadIdx.x] = there ? lse_of(s.lse[query * s.rate]) : INFINITY;
             stats.delta[stage][threadIdx.x] = there && FIRST ? s.delta[query * s.rate] : 0;
         }
-    }
-
-    /* Columns [first, end) that the item's rows have to do with; the first is a block's. */
-    static __device__ void columns_of(const strip &s, uint32_t *first, uint32_t *end) {
-        *first = s.causal && KEYS ? s.first_row / COLUMNS * COLUMNS : 0;
-        *end = s.causal && !KEYS ? min32(s.first_row + ROWS, s.count) : s.count;
     }
 
     /* Whether the warp's rows have to do with a block of columns. */
@@ -84,16 +77,14 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
         return column <= s.first_row + row + 16 * BLOCKS - 1;
     }
 
-    /* Calls visit(stage, column) for every block, the next one on its way. */
+    /* Calls visit(stage, column) for every block from `column` on, the next one on its way. */
     template <typename visitor>
-    static __device__ void each_block(const strip &s, uint32_t other, statistics &stats,
-                                      visitor visit) {
-        uint32_t column, end;
-        columns_of(s, &column, &end);
+    static __device__ void each_block(const strip &s, uint32_t column, uint32_t other,
+                                      statistics &stats, visitor visit) {
         load_other(s, other, stats, 0, column);
-        for (int stage = 0; column < end; column += COLUMNS) {
+        for (int stage = 0; column < s.end_column; column += COLUMNS) {
             int now = stage;
-            bool more = column + COLUMNS < end;
+            bool more = column + COLUMNS < s.end_column;
             copies_wait<0>();
             __syncthreads();
             if (STAGES == 2) stage ^= 1;
@@ -112,7 +103,7 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
                                        uint32_t own, uint32_t other, statistics &stats, int row) {
         float weight[BLOCKS][2] = {};
         float *to = const_cast<float *>(s.delta);
-        each_block(s, other, stats, [&](int stage, uint32_t column) {
+        each_block(s, it.first_column, other, stats, [&](int stage, uint32_t column) {
             if (meets(s, row, column))
                 sum_rows(call, s, delta, weight, lse, own, other + stage * 2 * OTHER_BYTES, row,
                          column);
@@ -126,9 +117,15 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
                 if (it.zero_keys > 0)
                     all += static_cast<float>(it.zero_keys) * exp2_fast(-lse[m][h]);
                 delta[m][h] = all == 0.0f ? 0.0f : sum / all;
-                if (it.begin + at < it.count && lane % 4 == 0)
+                if (it.begin + at < it.end && lane % 4 == 0)
                     to[static_cast<int64_t>(it.begin + at) * s.rate] = delta[m][h];
             }
+    }
+
+    /* The strip's row 0 of a tensor that is like the item's own rows. */
+    template <typename U>
+    static __device__ U *own_of(const plan &p, U *tensor, const item &it, uint32_t head) {
+        return KEYS ? keys_of(p, tensor, it, head) : queries_of(p, tensor, it, head);
     }
 
     static __device__ void load_own(const backward_call &call, const item &it, uint32_t own) {
@@ -136,13 +133,14 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
         const uint32_t members = p.heads / p.kv_heads, kv_head = it.head / members;
         const uint32_t heads = KEYS ? p.kv_heads : p.heads, head = KEYS ? kv_head : it.head;
         const int64_t step = static_cast<int64_t>(p.levels[it.level].rate) * heads * p.width;
-        const T *first = static_cast<const T *>(KEYS ? call.k : call.q);
-        const T *second = static_cast<const T *>(KEYS ? call.v : call.dout);
-        load_tile<T, WIDTH, ROWS, THREADS>(own, rows_of(p, first, it, head, heads), step, it.begin,
-                                           it.count, p.width);
+        const T *first = own_of(p, static_cast<const T *>(KEYS ? call.k : call.q), it, head);
+        const T *second = own_of(p, static_cast<const T *>(KEYS ? call.v : call.dout), it, head);
+        /* a key after all queries may be anything: its gradient is 0 */
+        const uint32_t end = KEYS && p.causal ? min32(it.end, it.end_column) : it.end;
+        load_tile<T, WIDTH, ROWS, THREADS>(own, first, step, it.begin, end, p.width);
         if (FIRST)
-            load_tile<T, WIDTH, ROWS, THREADS>(own + OWN_BYTES, rows_of(p, second, it, head, heads),
-                                               step, it.begin, it.count, p.width);
+            load_tile<T, WIDTH, ROWS, THREADS>(own + OWN_BYTES, second, step, it.begin, end,
+                                               p.width);
         copies_commit();
     }
 
@@ -163,13 +161,13 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
 #pragma unroll
                     for (int h = 0; h < 2; h++) {
                         int64_t query = it.begin + row + 16 * m + threadIdx.x % 32 / 4 + 8 * h;
-                        bool there = query < it.count;
+                        bool there = query < it.end;
                         lse[m][h] = there ? lse_of(s.lse[query * s.rate]) : INFINITY;
                         if (!call.detached) delta[m][h] = there ? s.delta[query * s.rate] : 0;
                     }
                 if (call.detached) level_delta(call, it, s, delta, lse, own, other, stats, row);
             }
-            each_block(s, other, stats, [&](int stage, uint32_t column) {
+            each_block(s, it.first_column, other, stats, [&](int stage, uint32_t column) {
                 if (meets(s, row, column))
                     show(call, s, sums, lse, delta, own, other + stage * 2 * OTHER_BYTES, stats,
                          stage, row, column);
@@ -186,21 +184,22 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
         const uint32_t first_head = KEYS ? it.group_head / members : it.group_head;
         const int row = static_cast<int>(threadIdx.x / 32) * 16 * BLOCKS;
         const bool chained = p.level_count > 1;
+        const bool seen = it.first_column < it.end_column; /* keys that no query sees: zeros */
         gradients sums = {};
-        if (it.count > 0) load_own(call, it, own);
-        if (it.count > 0 && chained)
+        if (it.end > 0 && seen) load_own(call, it, own);
+        if (it.end > 0 && chained)
             flag_rows(p, it, KEYS ? head * members : head, KEYS ? members : 1, flags);
         if (threadIdx.x == 0) take_item(call.work, next); /* while the rows arrive */
-        if (it.count > 0) sum_item(call, it, sums, own, other, stats, row);
+        if (it.end > 0 && seen) sum_item(call, it, sums, own, other, stats, row);
         if (chained) {
             if (threadIdx.x == 0) wait_for_others(call.work, it);
             __syncthreads();
         }
 #pragma unroll
         for (int i = 0; i < SUMS; i++) {
-            if (it.count == 0) break;
+            if (it.end == 0) break;
             strip_output<T> to;
-            to.out = rows_of(p, static_cast<T *>(call.out[i]), it, head, heads);
+            to.out = own_of(p, static_cast<T *>(call.out[i]), it, head);
             to.out_step = static_cast<int64_t>(p.levels[it.level].rate) * heads * p.width;
             to.sums = resting_rows_of(p, call.sums[i], it, head, first_head);
             to.factor = FIRST && i == 0 ? call.gradient : 1.0f;

@@ -22,9 +22,9 @@ namespace dilated_sm80 {
 
 struct backward_call {
     queue work;
-    const void *q, *k, *v, *dout; /* (B, N, H, D), (B, N, Hk, D) */
-    const float *lse;             /* (B, H, N) */
-    float *delta;                 /* (B, H, N); detached: (levels, B, H, N), of OF_QUERIES */
+    const void *q, *k, *v, *dout; /* (B, Nq, H, D), (B, N, Hk, D) */
+    const float *lse;             /* (B, H, Nq) */
+    float *delta;                 /* (B, H, Nq); detached: (levels, B, H, Nq), of OF_QUERIES */
     void *out[2];                 /* dQ; dK and dV; dK; or dV */
     resting_sums sums[2];
     dropout drop;
@@ -74,7 +74,7 @@ template <typename T, int WIDTH, pass PASS> struct backward_block {
         const T *other[2];
         const float *lse, *delta; /* of query 0, queries `rate` apart */
         int64_t step;
-        uint32_t rate, first_row, count, width;
+        uint32_t rate, first_row, end_column, width;
         bool causal;
         uint64_t dropout_high;
     };
@@ -104,7 +104,7 @@ template <typename T, int WIDTH, pass PASS> struct backward_block {
                     x[m][n][i] = exp2_fast(fmaf(x[m][n][i], call.scale, -less));
                 }
         }
-        bool inside = column + COLUMNS <= s.count;
+        bool inside = column + COLUMNS <= s.end_column;
         if (s.causal && KEYS) inside = inside && column >= first + 16 * BLOCKS - 1;
         if (s.causal && !KEYS) inside = inside && column + COLUMNS - 1 <= first;
         if (inside) return;
@@ -117,7 +117,7 @@ template <typename T, int WIDTH, pass PASS> struct backward_block {
                 for (int n = 0; n < COLUMNS / 8; n++) {
                     uint32_t other = column + n * 8 + lane % 4 * 2 + i % 2;
                     bool ordered = !s.causal || (KEYS ? at <= other : other <= at);
-                    bool seen = ordered && other < s.count;
+                    bool seen = ordered && other < s.end_column;
                     if (!seen) x[m][n][i] = 0;
                 }
             }

@@ -13,14 +13,16 @@ struct dropout {
     bool on;
     uint32_t threshold; /* a word below it drops the pair */
     float factor;       /* 1 / (1 - p) */
-    uint64_t seed;
+    uint64_t seed;      /* with the high half of segments' first rows, which is the same for all */
+    uint32_t first_row, first_level; /* what a row and a level count from */
 };
 
-/* The high half of the counters of a strip on one head. A segment's first row is below 2^31, so
- * that the key is the seed. */
-__device__ inline uint64_t dropout_high(const plan &p, const item &it, uint32_t head) {
-    uint64_t batch_head = static_cast<uint64_t>(it.batch) * p.heads + head;
-    return it.start | (static_cast<uint64_t>(it.level) | batch_head << 6) << 32;
+/* The high half of the counters of a strip on one head. */
+__device__ inline uint64_t dropout_high(const dropout &d, const plan &p, const item &it,
+                                        uint32_t head) {
+    uint32_t batch_head = it.batch * p.heads + head;
+    uint32_t level = static_cast<uint32_t>(it.level) + d.first_level;
+    return (it.start + d.first_row) | static_cast<uint64_t>(level | batch_head << 6) << 32;
 }
 
 /* Philox4x32-10, as lnet/random.h's: bit i is set where word i is at or above the threshold. */

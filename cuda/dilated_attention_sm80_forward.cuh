@@ -13,9 +13,9 @@ namespace dilated_sm80 {
 
 struct forward_call {
     queue work;
-    void *out;               /* (B, N, H, D) */
-    float *lse;              /* (B, H, N) */
-    const void *q, *k, *v;   /* (B, N, H, D), (B, N, Hk, D) */
+    void *out;               /* (B, Nq, H, D) */
+    float *lse;              /* (B, H, Nq) */
+    const void *q, *k, *v;   /* (B, Nq, H, D), (B, N, Hk, D) */
     resting_sums sums;
     dropout drop;
     float scale; /* of scores, as powers of 2; positive */
@@ -51,16 +51,17 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
         float total[BLOCKS][2];
     };
 
+    /* Of it a tile of queries, and the keys [0, end) that any of them sees. */
     struct strip {
         const T *q, *k, *v;
         int64_t q_step, k_step;
-        uint32_t first_query, count, width;
+        uint32_t first_query, end, width;
         bool causal;
         uint64_t dropout_high;
     };
 
     static __device__ void load_keys(const strip &s, const T *from, uint32_t to, uint32_t key) {
-        load_tile<T, WIDTH, KEYS, THREADS>(to, from, s.k_step, key, s.count, s.width);
+        load_tile<T, WIDTH, KEYS, THREADS>(to, from, s.k_step, key, s.end, s.width);
     }
 
     /* Scores of the warp's queries with keys from `key` on: -inf where they are not seen. */
@@ -77,13 +78,13 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
                     for (int i = 0; i < 4; i++) score[m][n][i] *= call.sign;
         }
         uint32_t first = s.first_query + row, lane = threadIdx.x % 32;
-        if (key + KEYS <= s.count && (!s.causal || key + KEYS - 1 <= first)) return;
+        if (key + KEYS <= s.end && (!s.causal || key + KEYS - 1 <= first)) return;
 #pragma unroll
         for (int m = 0; m < BLOCKS; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 uint32_t query = first + 16 * m + lane / 4 + i / 2 * 8;
-                uint32_t seen = s.causal ? min32(query + 1, s.count) : s.count;
+                uint32_t seen = s.causal ? min32(query + 1, s.end) : s.end;
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; n++)
                     if (key + n * 8 + lane % 4 * 2 + i % 2 >= seen) score[m][n][i] = -INFINITY;
@@ -159,11 +160,10 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
     /* The warp's queries before all keys that they see; q and the first keys are on their way. */
     static __device__ void attend(const forward_call &call, const strip &s, state &x, uint32_t q,
                                   uint32_t keys, int row) {
-        uint32_t end = s.causal ? min32(s.first_query + QUERIES, s.count) : s.count;
         uint32_t last = s.first_query + row + 16 * BLOCKS - 1;
-        for (uint32_t key = 0, stage = 0; key < end; key += KEYS) {
+        for (uint32_t key = 0, stage = 0; key < s.end; key += KEYS) {
             uint32_t k = keys + stage * 2 * KEY_BYTES, v = k + KEY_BYTES;
-            bool more = key + KEYS < end, sees = !s.causal || key <= last;
+            bool more = key + KEYS < s.end, sees = !s.causal || key <= last;
             float score[BLOCKS][KEYS / 8][4];
             copies_wait<0>();
             __syncthreads();
@@ -203,7 +203,7 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 uint32_t at = row + 16 * m + threadIdx.x % 32 / 4 + 8 * h;
-                bool earlier = it.begin + at < it.count && (flags[at] & EARLIER);
+                bool earlier = it.begin + at < it.end && (flags[at] & EARLIER);
                 before[m][h] = earlier ? __ldcg(lse + (it.begin + at) * rate) * log2e : -INFINITY;
             }
     }
@@ -235,7 +235,7 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
         const bool chained = p.level_count > 1;
         float *lse = statistics_of(p, call.lse, it, it.head);
         strip_output<T> to;
-        to.out = rows_of(p, static_cast<T *>(call.out), it, it.head, p.heads);
+        to.out = queries_of(p, static_cast<T *>(call.out), it, it.head);
         to.out_step = rate * p.heads * p.width;
         to.sums = resting_rows_of(p, call.sums, it, it.head, it.group_head);
         to.factor = call.drop.factor;
@@ -258,7 +258,7 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
                 uint32_t query = it.begin + row + 16 * m + lane / 4 + 8 * h;
                 float own, total = sum_of_quad(x.total[m][h]);
                 float all = weigh(it, x.top[m][h], total, before[m][h], &own, &other[h]);
-                if (query < it.count && lane % 4 == 0) __stcg(lse + query * rate, all);
+                if (query < it.end && lane % 4 == 0) __stcg(lse + query * rate, all);
 #pragma unroll
                 for (int n = 0; n < WIDTH / 8; n++) {
                     x.out[m][n][2 * h] *= own;
@@ -282,25 +282,25 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
         const bool chained = p.level_count > 1;
         state x;
         strip s;
-        if (it.count > 0) {
-            s.q = rows_of(p, static_cast<const T *>(call.q), it, it.head, p.heads);
-            s.k = rows_of(p, static_cast<const T *>(call.k), it, kv_head, p.kv_heads);
-            s.v = rows_of(p, static_cast<const T *>(call.v), it, kv_head, p.kv_heads);
+        if (it.end > 0) {
+            s.q = queries_of(p, static_cast<const T *>(call.q), it, it.head);
+            s.k = keys_of(p, static_cast<const T *>(call.k), it, kv_head);
+            s.v = keys_of(p, static_cast<const T *>(call.v), it, kv_head);
             s.q_step = static_cast<int64_t>(rate) * p.heads * p.width;
             s.k_step = static_cast<int64_t>(rate) * p.kv_heads * p.width;
             s.first_query = it.begin;
-            s.count = it.count;
+            s.end = it.end_column;
             s.width = p.width;
             s.causal = p.causal;
-            s.dropout_high = dropout_high(p, it, it.head);
-            load_tile<T, WIDTH, QUERIES, THREADS>(q, s.q, s.q_step, it.begin, it.count, p.width);
+            s.dropout_high = dropout_high(call.drop, p, it, it.head);
+            load_tile<T, WIDTH, QUERIES, THREADS>(q, s.q, s.q_step, it.begin, it.end, p.width);
             load_keys(s, s.k, keys, 0);
             if (STAGES == 2) load_keys(s, s.v, keys + KEY_BYTES, 0);
             copies_commit();
             if (chained) flag_rows(p, it, it.head, 1, flags); /* while the rows arrive */
         }
         if (threadIdx.x == 0) take_item(call.work, next);
-        if (it.count > 0) {
+        if (it.end > 0) {
 #pragma unroll
             for (int m = 0; m < BLOCKS; m++) {
 #pragma unroll
@@ -316,7 +316,7 @@ template <typename T, int WIDTH, bool DROPOUT> struct forward_kernel {
             if (threadIdx.x == 0) wait_for_others(call.work, it);
             __syncthreads();
         }
-        if (it.count > 0) settle(call, it, x, flags, row, q);
+        if (it.end > 0) settle(call, it, x, flags, row, q);
         if (chained) finish_item(call.work, it);
     }
 };

@@ -12,6 +12,9 @@
  * taken in order and wait only for earlier ones: no deadlock on any number of multiprocessors; and
  * sums are added in the order of the levels: the same bits every time.
  *
+ * Queries may be a range of the rows that keys have. Items of queries are made of that range alone;
+ * items of keys, of all rows, look at the range's queries.
+ *
  * Plain arithmetic for host and device; rows are less than 2^31. */
 #ifndef LNET_DILATED_ATTENTION_SM80_ITEMS_CUH
 #define LNET_DILATED_ATTENTION_SM80_ITEMS_CUH
@@ -32,8 +35,8 @@ struct level {
     uint32_t segment; /* w */
     uint32_t rate;    /* r */
     uint32_t share;   /* heads to an offset, ceil(H / r), with grouped offsets */
-    uint32_t tiles;   /* of a strip of w rows */
-    int64_t segments; /* of a group's rows */
+    uint32_t tiles;   /* of a segment's strip, at most */
+    int64_t segments; /* of a group, at most */
     int64_t first;    /* items of a group on earlier levels */
 };
 
@@ -41,14 +44,18 @@ struct plan {
     int32_t level_count;
     int32_t documents; /* S, 0 without cu_seqlens */
     uint32_t batch, rows, heads, kv_heads, width;
+    uint32_t first_query, queries; /* of the rows, those that q has */
+    uint32_t first_own, own_rows;  /* of the rows, those that items are made of: q's or all */
     bool grouped_offsets, causal, zero_keys;
     bool share_keys;               /* an item is for all heads of a kv head with one offset */
     uint32_t tile_rows;            /* of an item */
-    uint32_t group_rows, pieces;   /* rows of a group; groups to a batch item's rows */
+    uint32_t group_rows;           /* of a group; a batch item's groups begin at multiples of it */
+    uint32_t first_piece, pieces;  /* groups over the items' rows: the first, and how many */
     uint32_t group_heads, head_groups;
     int64_t groups;
     int32_t skew, slots;
     uint32_t row_spacing; /* rows whose sums rest lie so far apart, on any head */
+    uint32_t slot_rows;   /* of scratch, for the sums of a group on a head */
     int64_t group_items;           /* of a group, all levels */
     const int64_t *lengths;        /* (B,) or NULL */
     const int64_t *cu_seqlens;     /* (S+1,) or NULL */
@@ -61,14 +68,14 @@ struct item {
     int64_t group;
     uint32_t slot; /* of scratch, that the group has */
     uint32_t batch, head;
-    uint32_t group_row;  /* first row of the group, as `first_row` */
+    uint32_t group_row;  /* first row of the group with items, as `first_row` */
     uint32_t group_head; /* first head of the group */
     uint32_t sequence_row, sequence_rows; /* of the batch item; how many rows */
     uint32_t first_row; /* of the batch item: the strip's row 0; further ones are `rate` apart */
     uint32_t start;     /* of the batch item: the segment's first row */
-    uint32_t count;     /* rows of the strip; 0: nothing to do */
-    uint32_t begin;     /* rows [begin, begin + tile_rows) are the item's */
-    uint32_t zero_keys; /* beside the strip's keys */
+    uint32_t begin, end; /* of the strip: the item's rows; an end of 0: nothing to do */
+    uint32_t first_column, end_column; /* of the strip: the rows that they have to do with */
+    uint32_t zero_keys;                /* beside the strip's keys */
 };
 
 LNET_HOST_DEVICE inline int64_t ceil_div(int64_t a, int64_t b) {
@@ -132,19 +139,33 @@ LNET_HOST_DEVICE inline uint32_t document_rows(const plan &p, int64_t document) 
     return bounded(p.cu_seqlens[document + 1], begin, p.rows) - begin;
 }
 
-/* Tiles of a document on a level, counted for the head with the most rows. */
-LNET_HOST_DEVICE inline int64_t tiles_of_document(const plan &p, const level &l, uint32_t rows) {
-    uint32_t full = rows / l.segment, rest = rows % l.segment;
-    return static_cast<int64_t>(full) * l.tiles +
-           ceil_div32(ceil_div32(rest, l.rate), p.tile_rows);
+/* The first row of a sequence that items are made of. */
+LNET_HOST_DEVICE inline uint32_t own_begin(const plan &p, uint32_t sequence_row) {
+    return p.first_own > sequence_row ? p.first_own - sequence_row : 0;
+}
+
+/* Tiles of a document on a level, counted for the head with the most rows. All segments but the
+ * last have room for `l.tiles`. */
+LNET_HOST_DEVICE inline int64_t tiles_of_document(const plan &p, const level &l, uint32_t row,
+                                                  uint32_t rows) {
+    const uint32_t stop = p.first_own + p.own_rows, begin = own_begin(p, row);
+    const uint32_t end = stop > row ? min32(rows, stop - row) : 0;
+    if (begin >= end) return 0;
+    const uint32_t first = begin / l.segment, last = (end - 1) / l.segment;
+    const uint32_t left = end - (last > first ? last * l.segment : begin);
+    return static_cast<int64_t>(last - first) * l.tiles +
+           ceil_div32(ceil_div32(left, l.rate), p.tile_rows);
 }
 
 /* Tiles of a level that a group has room for, for one head. */
 LNET_HOST_DEVICE inline int64_t head_items(const plan &p, const level &l) {
     if (p.documents == 0) return l.segments * l.tiles;
-    /* the device alone knows the documents: each may leave a segment and a tile unfilled */
-    return ceil_div(p.rows, static_cast<int64_t>(l.rate) * p.tile_rows) +
-           2 * (ceil_div(p.rows, l.segment) + p.documents);
+    /* the device alone knows the documents: each may leave a segment and a tile unfilled, and of
+     * one the first segment may begin before the rows */
+    int64_t rows = int64_t{2} * p.own_rows;
+    if (rows > p.rows) rows = p.rows;
+    return ceil_div(rows, static_cast<int64_t>(l.rate) * p.tile_rows) +
+           2 * (ceil_div(rows, l.segment) + p.documents);
 }
 
 LNET_HOST_DEVICE inline int64_t level_items(const plan &p, int i) {
@@ -201,6 +222,14 @@ LNET_HOST_DEVICE inline bool is_repeated(const plan &p, const level &l, uint32_t
     return false;
 }
 
+/* How many of a strip's `count` rows lie before `row`. */
+LNET_HOST_DEVICE inline uint32_t strip_rows_before(const level &l, uint32_t first_row,
+                                                   uint32_t count, uint32_t row) {
+    if (row <= first_row) return 0;
+    if (row - first_row > (count - 1) * l.rate) return count;
+    return ceil_div32(row - first_row, l.rate);
+}
+
 /* Item number `index` of all; false past the last one. */
 LNET_HOST_DEVICE inline bool item_at(const plan &p, int64_t index, item *out) {
     int64_t place;
@@ -208,13 +237,14 @@ LNET_HOST_DEVICE inline bool item_at(const plan &p, int64_t index, item *out) {
     const level &l = p.levels[out->level];
     int64_t per_head = head_items(p, l), rest = out->group;
     int64_t head = divide(place, per_head), tile = place - head * per_head;
-    out->count = 0;
+    out->begin = out->end = 0;
     out->slot = static_cast<uint32_t>(rest - divide(rest, p.slots) * p.slots);
     rest = divide(rest, p.head_groups);
     out->group_head = static_cast<uint32_t>(out->group - rest * p.head_groups) * p.group_heads;
     uint32_t piece = static_cast<uint32_t>(rest - divide(rest, p.pieces) * p.pieces);
     out->batch = static_cast<uint32_t>(divide(rest, p.pieces));
-    out->group_row = piece * p.group_rows;
+    out->group_row = (p.first_piece + piece) * p.group_rows;
+    if (out->group_row < p.first_own) out->group_row = p.first_own;
     out->head = out->group_head + static_cast<uint32_t>(head);
     if (out->head >= p.heads) return true;
     if (p.share_keys && is_repeated(p, l, out->head)) return true;
@@ -228,27 +258,41 @@ LNET_HOST_DEVICE inline bool item_at(const plan &p, int64_t index, item *out) {
         out->sequence_rows = document_rows(p, document);
         segment = divide(tile, l.tiles);
         tile -= segment * l.tiles;
+        segment += own_begin(p, out->sequence_row) / l.segment;
     } else {
         out->sequence_row = 0;
         out->sequence_rows = length_of(p, out->batch);
         segment = divide(tile, l.tiles);
         tile -= segment * l.tiles;
-        segment += piece * l.segments;
+        segment += out->group_row / l.segment;
     }
-    int64_t start = segment * l.segment;
-    if (start >= out->sequence_rows) return true;
+    const int64_t start = segment * l.segment;
+    const int64_t group_end = int64_t{p.first_piece + piece + 1} * p.group_rows;
+    if (start >= out->sequence_rows || start >= group_end) return true;
     uint32_t left = out->sequence_rows - static_cast<uint32_t>(start);
     uint32_t real = min32(l.segment, left), offset = offset_of(p, l, out->head);
     uint32_t count = offset < real ? ceil_div32(real - offset, l.rate) : 0;
-    uint32_t tiles = ceil_div32(count, p.tile_rows);
+    if (count == 0) return true;
+    out->start = out->sequence_row + static_cast<uint32_t>(start);
+    out->first_row = out->start + offset;
+    const uint32_t queries_end = p.first_query + p.queries;
+    const uint32_t first = strip_rows_before(l, out->first_row, count, p.first_query);
+    const uint32_t stop = strip_rows_before(l, out->first_row, count, queries_end);
+    const uint32_t own = p.share_keys ? 0 : first, own_end = p.share_keys ? count : stop;
+    const uint32_t tiles = ceil_div32(own_end - own, p.tile_rows);
     if (tile >= tiles) return true;
     /* causal: those that see the most come first, the last queries or the first keys */
     uint32_t t = static_cast<uint32_t>(tile);
     if (p.causal && !p.share_keys) t = tiles - 1 - t;
-    out->begin = t * p.tile_rows;
-    out->start = out->sequence_row + static_cast<uint32_t>(start);
-    out->first_row = out->start + offset;
-    out->count = count;
+    out->begin = own + t * p.tile_rows;
+    out->end = min32(out->begin + p.tile_rows, own_end);
+    if (p.share_keys) {
+        out->first_column = p.causal && out->begin > first ? out->begin : first;
+        out->end_column = stop;
+    } else {
+        out->first_column = 0;
+        out->end_column = p.causal ? out->end : count;
+    }
     uint32_t padded = ceil_div32(min32(l.segment, out->sequence_rows), l.rate);
     out->zero_keys = p.zero_keys && !p.causal ? padded - count : 0;
     return true;

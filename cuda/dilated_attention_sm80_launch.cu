@@ -105,10 +105,12 @@ lnet_sm80_dilated_attention_backward(const struct lnet_dilated_attention_backwar
         levels * shape[0] * shape[1] * shape[2] * static_cast<int64_t>(sizeof(float));
     void *delta = nullptr;
     lnet_status status;
-    LNET_TRY(lnet_cuda_host->alloc(&delta, bytes, stream));
-    if (!args->dilation.detached)
-        LNET_TRY(sum_deltas(static_cast<float *>(delta), args->dout, args->out, stream));
-    LNET_TRY(run_pass(args, OF_QUERIES, static_cast<float *>(delta), stream));
+    if (shape[1] > 0) {
+        LNET_TRY(lnet_cuda_host->alloc(&delta, bytes, stream));
+        if (!args->dilation.detached)
+            LNET_TRY(sum_deltas(static_cast<float *>(delta), args->dout, args->out, stream));
+        LNET_TRY(run_pass(args, OF_QUERIES, static_cast<float *>(delta), stream));
+    }
     if (shape[3] <= 128) {
         LNET_TRY(run_pass(args, OF_KEYS, static_cast<float *>(delta), stream));
     } else {

@@ -13,16 +13,16 @@ const int64_t MAX_BLOCKS = 1 << 14;
 
 __global__ void fill_rows(const __grid_constant__ plan p, const uncovered_rows rows, int bytes,
                           const uint32_t *invalid) {
-    int64_t cells = static_cast<int64_t>(p.batch) * p.rows * rows.heads;
+    int64_t cells = static_cast<int64_t>(p.batch) * p.own_rows * rows.heads;
     int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / 32;
     int64_t warp = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
     const int lane = threadIdx.x % 32, chunks = bytes / 16;
     for (int64_t first = warp * 32; first < cells; first += warps * 32) {
         int64_t cell = first + lane, row = divide(cell, rows.heads);
         uint32_t head = static_cast<uint32_t>(cell - row * rows.heads);
-        uint32_t batch = static_cast<uint32_t>(divide(row, p.rows));
-        uint32_t place = static_cast<uint32_t>(row - static_cast<int64_t>(batch) * p.rows);
-        uint32_t position = place;
+        uint32_t batch = static_cast<uint32_t>(divide(row, p.own_rows));
+        uint32_t own = static_cast<uint32_t>(row - static_cast<int64_t>(batch) * p.own_rows);
+        uint32_t place = p.first_own + own, position = place;
         bool bad = false, empty = false;
         if (cell < cells) {
             bool exists = true;
@@ -36,7 +36,7 @@ __global__ void fill_rows(const __grid_constant__ plan p, const uncovered_rows r
             empty = bad || !exists ||
                     !covered(p, 0, p.level_count, position, head * rows.members, rows.members);
             if (empty && rows.lse != nullptr)
-                rows.lse[(static_cast<int64_t>(batch) * rows.heads + head) * p.rows + place] =
+                rows.lse[(static_cast<int64_t>(batch) * rows.heads + head) * p.own_rows + own] =
                     bad ? NAN : -INFINITY;
         }
         uint32_t chosen = __ballot_sync(0xFFFFFFFF, empty);
@@ -102,7 +102,7 @@ lnet_status fill_uncovered(const launch *l, const plan &p, const uncovered_rows 
     for (int i = 0; i < p.level_count; i++) dense = dense || p.levels[i].rate == 1;
     if (all && dense) return LNET_OK;
     const int bytes = static_cast<int>(p.width) * (l->q->dtype == LNET_FLOAT32 ? 4 : 2);
-    const int64_t cells = static_cast<int64_t>(p.batch) * p.rows * rows.heads;
+    const int64_t cells = static_cast<int64_t>(p.batch) * p.own_rows * rows.heads;
     fill_rows<<<blocks_for(cells), THREADS, 0, lnet_cuda_stream(stream)>>>(
         p, rows, bytes, reinterpret_cast<uint32_t *>(static_cast<char *>(l->memory) + 8));
     return lnet_cuda_launched("dilated_attention: fill_rows");

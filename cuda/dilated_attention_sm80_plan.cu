@@ -38,15 +38,18 @@ int64_t nesting_rows(const plan &p) {
 void set_group(plan &p, int64_t rows, int64_t heads) {
     p.group_rows = static_cast<uint32_t>(std::min<int64_t>(rows, p.rows));
     p.group_heads = static_cast<uint32_t>(std::min<int64_t>(heads, p.heads));
-    p.pieces = static_cast<uint32_t>(ceil_div(p.rows, p.group_rows));
+    p.first_piece = p.first_own / p.group_rows;
+    p.pieces = static_cast<uint32_t>(
+        ceil_div(int64_t{p.first_own} + p.own_rows, p.group_rows) - p.first_piece);
+    p.slot_rows = ceil_div32(std::min(p.group_rows, p.own_rows), p.row_spacing);
     p.head_groups = static_cast<uint32_t>(ceil_div(p.heads, p.group_heads));
     p.groups = static_cast<int64_t>(p.batch) * p.pieces * p.head_groups;
     p.group_items = 0;
     for (int i = 0; i < p.level_count; i++) {
         level &l = p.levels[i];
-        l.segments = ceil_div(p.group_rows, l.segment);
-        l.tiles = static_cast<uint32_t>(
-            ceil_div(ceil_div(std::min(l.segment, p.rows), l.rate), p.tile_rows));
+        l.segments =
+            std::min(ceil_div(p.group_rows, l.segment), ceil_div(p.own_rows, l.segment) + 1);
+        l.tiles = ceil_div32(ceil_div32(std::min(l.segment, p.own_rows), l.rate), p.tile_rows);
         l.first = p.group_items;
         p.group_items += head_items(p, l) * p.group_heads;
     }
@@ -56,7 +59,7 @@ void set_group(plan &p, int64_t rows, int64_t heads) {
 int64_t resting_bytes(const plan &p, const launch &l, int64_t slots) {
     if (l.outputs[0] != nullptr || p.level_count == 1) return 0;
     int64_t heads = l.share_keys ? ceil_div(p.group_heads, p.heads / p.kv_heads) : p.group_heads;
-    return slots * ceil_div(p.group_rows, p.row_spacing) * heads * p.width * l.sums *
+    return slots * p.slot_rows * heads * p.width * l.sums *
            static_cast<int64_t>(sizeof(float));
 }
 
@@ -91,14 +94,31 @@ void cut_groups(plan &p, const launch &l, int64_t budget) {
     if (l.outputs[0] != nullptr) p.slots = std::numeric_limits<int32_t>::max();
 }
 
+/* Whether the segments' first rows have one high half, as the key of all draws takes it. */
+lnet_status check_dropout_rows(const lnet_dilation &d, int64_t rows) {
+    int64_t last = 0; /* where a segment may begin */
+    if (d.dropout == 0) return LNET_OK;
+    for (int64_t i = 0; i < d.segment_lengths.count; i++) {
+        const int64_t w = d.cu_seqlens == NULL ? d.segment_lengths.items[i] : 1;
+        if (rows > 0) last = std::max(last, (rows - 1) / w * w);
+    }
+    if (d.first_row >> 32 == (d.first_row + last) >> 32) return LNET_OK;
+    return lnet_fail(LNET_VALUE_ERROR,
+                     "dilated_attention: dropout from row %" PRId64 " with segments up to %" PRId64
+                     " rows on, expected no multiple of 2^32 between them on a GPU",
+                     d.first_row, last);
+}
+
 lnet_status make_plan(plan *out, const launch &l) {
     const lnet_dilation &d = *l.dilation;
     const lnet_tensor *q = l.q, *k = l.k;
+    const lnet_status status = check_dropout_rows(d, k->shape[1]);
     plan p = {};
-    if (q->shape[1] >= std::numeric_limits<int32_t>::max())
+    if (status != LNET_OK) return status;
+    if (k->shape[1] >= std::numeric_limits<int32_t>::max())
         return lnet_fail(LNET_SHAPE_ERROR,
-                         "dilated_attention: q: %" PRId64 " rows, expected less than 2^31 on a GPU",
-                         q->shape[1]);
+                         "dilated_attention: k: %" PRId64 " rows, expected less than 2^31 on a GPU",
+                         k->shape[1]);
     if (d.cu_seqlens != NULL && d.cu_seqlens->shape[0] - 1 >= std::numeric_limits<int32_t>::max())
         return lnet_fail(LNET_SHAPE_ERROR,
                          "dilated_attention: cu_seqlens: %" PRId64
@@ -106,7 +126,11 @@ lnet_status make_plan(plan *out, const launch &l) {
                          d.cu_seqlens->shape[0] - 1);
     p.level_count = static_cast<int32_t>(d.segment_lengths.count);
     p.batch = static_cast<uint32_t>(q->shape[0]);
-    p.rows = static_cast<uint32_t>(q->shape[1]);
+    p.rows = static_cast<uint32_t>(k->shape[1]);
+    p.first_query = static_cast<uint32_t>(d.query_start);
+    p.queries = static_cast<uint32_t>(q->shape[1]);
+    p.first_own = l.share_keys ? 0 : p.first_query;
+    p.own_rows = l.share_keys ? p.rows : p.queries;
     p.heads = static_cast<uint32_t>(q->shape[2]);
     p.kv_heads = static_cast<uint32_t>(k->shape[2]);
     p.width = static_cast<uint32_t>(q->shape[3]);
@@ -126,9 +150,8 @@ lnet_status make_plan(plan *out, const launch &l) {
         to.rate = to_32(d.dilation_rates.items[i]);
         to.share = static_cast<uint32_t>(ceil_div(p.heads, d.dilation_rates.items[i]));
     }
-    int64_t rows = static_cast<int64_t>(p.batch) * p.rows;
-    int64_t tensors = 2 * rows * (p.heads + p.kv_heads) * p.width *
-                      (q->dtype == LNET_FLOAT32 ? 4 : 2);
+    const int64_t heads = int64_t{p.queries} * p.heads + int64_t{p.rows} * p.kv_heads;
+    int64_t tensors = 2 * p.batch * heads * p.width * (q->dtype == LNET_FLOAT32 ? 4 : 2);
     cut_groups(p, l, l.sums * std::max(MIN_BUDGET, tensors / BUDGET_SHARE));
     for (int i = 0; p.level_count > 1 && i < p.level_count; i++)
         if (level_items(p, i) > std::numeric_limits<uint32_t>::max())
@@ -153,7 +176,7 @@ __global__ void count_documents(const __grid_constant__ plan p, int64_t *documen
     int64_t end = begin + share < p.documents ? begin + share : p.documents, sum = 0;
     bool bad = false;
     for (int64_t i = begin; i < end; i++) {
-        sum += tiles_of_document(p, l, document_rows(p, i));
+        sum += tiles_of_document(p, l, document_begin(p, i), document_rows(p, i));
         bad = bad || p.cu_seqlens[i] > p.cu_seqlens[i + 1];
     }
     if (threadIdx.x == 0)
@@ -174,7 +197,7 @@ __global__ void count_documents(const __grid_constant__ plan p, int64_t *documen
     sum = sums[threadIdx.x];
     for (int64_t i = begin; i < end; i++) {
         out[i] = sum;
-        sum += tiles_of_document(p, l, document_rows(p, i));
+        sum += tiles_of_document(p, l, document_begin(p, i), document_rows(p, i));
     }
 }
 
@@ -271,7 +294,9 @@ void close_launch(const launch *l, lnet_stream *stream) {
 dropout dropout_of(const struct lnet_dilation *dilation) {
     const double p = dilation->dropout;
     return {p > 0, static_cast<uint32_t>(p * 4294967296.0), static_cast<float>(1.0 / (1.0 - p)),
-            dilation->seed};
+            dilation->seed ^ static_cast<uint64_t>(dilation->first_row) >> 32 << 32,
+            static_cast<uint32_t>(dilation->first_row),
+            static_cast<uint32_t>(dilation->first_level)};
 }
 
 void split_scale(double scale, float *power, float *sign) {

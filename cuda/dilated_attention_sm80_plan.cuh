@@ -49,18 +49,18 @@ lnet_status open_launch(launch *l, queue *work, resting_sums *sums, lnet_stream 
 lnet_status run_launch(const launch *l, const void *call, const char *name, lnet_stream *stream);
 void close_launch(const launch *l, lnet_stream *stream);
 
-/* Zeros, and an LSE of -inf, for rows that no level takes: rows of tensors (B, N, heads, D), where
- * `members` query heads see one head of the tensor. NaN where lengths or cu_seqlens are such as
- * the CPU refuses. */
+/* Zeros, and an LSE of -inf, for rows that no level takes: rows of tensors (B, N, heads, D), or
+ * (B, Nq, heads, D) where items are of queries; `members` query heads see one head of the tensor.
+ * NaN where lengths or cu_seqlens are such as the CPU refuses. */
 struct uncovered_rows {
     void *tensor;
-    float *lse; /* (B, H, N) or NULL */
+    float *lse; /* (B, H, Nq) or NULL */
     uint32_t heads, members;
 };
 lnet_status fill_uncovered(const launch *l, const plan &p, const uncovered_rows &rows,
                            lnet_stream *stream);
 
-/* delta (B, H, N) = rowsum(dout * out) */
+/* delta (B, H, Nq) = rowsum(dout * out) */
 lnet_status sum_deltas(float *delta, const lnet_tensor *dout, const lnet_tensor *out,
                        lnet_stream *stream);
 

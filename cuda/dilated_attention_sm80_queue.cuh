@@ -13,10 +13,10 @@ struct queue {
     uint32_t *done;            /* (groups, levels) items */
 };
 
-/* Float32 sums (slots, group_rows / row_spacing, heads of a group, D), or a float32 output. */
+/* Float32 sums (slots, slot_rows, heads of a group, D), or a float32 output. */
 struct resting_sums {
     float *data;
-    bool in_output; /* then (B, N, heads, D) */
+    bool in_output; /* then (B, N or Nq, heads, D) */
     uint32_t heads; /* of a row: of a group, or all */
 };
 
@@ -54,7 +54,7 @@ enum { EARLIER = 1, LATER = 2 }; /* levels that take a row too */
 __device__ inline void flag_rows(const plan &p, const item &it, uint32_t head, uint32_t heads,
                                  uint8_t *flags) {
     uint32_t rate = p.levels[it.level].rate, first = it.first_row - it.sequence_row;
-    for (uint32_t i = threadIdx.x; i < p.tile_rows && it.begin + i < it.count; i += blockDim.x) {
+    for (uint32_t i = threadIdx.x; it.begin + i < it.end; i += blockDim.x) {
         uint32_t position = first + (it.begin + i) * rate;
         flags[i] = (covered(p, 0, it.level, position, head, heads) ? EARLIER : 0) |
                    (covered(p, it.level + 1, p.level_count, position, head, heads) ? LATER : 0);
@@ -81,12 +81,12 @@ __device__ inline resting_rows resting_rows_of(const plan &p, const resting_sums
     rows.step = static_cast<int64_t>(sums.heads) * p.width;
     rows.rate = p.levels[it.level].rate;
     if (sums.in_output) {
-        row = static_cast<int64_t>(it.batch) * p.rows;
+        row = static_cast<int64_t>(it.batch) * p.own_rows;
         column = head;
-        rows.offset = it.first_row;
+        rows.offset = it.first_row - p.first_own; /* modulo 2^32: not all of the strip is there */
         rows.spacing = 1;
     } else {
-        row = static_cast<int64_t>(it.slot) * ceil_div32(p.group_rows, p.row_spacing);
+        row = static_cast<int64_t>(it.slot) * p.slot_rows;
         column = head - first_head;
         rows.offset = it.first_row - it.group_row;
         rows.spacing = p.row_spacing;
@@ -95,18 +95,25 @@ __device__ inline resting_rows resting_rows_of(const plan &p, const resting_sums
     return rows;
 }
 
-/* The strip's row 0 on a head of a tensor (B, N, heads, D). */
+/* The strip's row 0 on a head of k (B, N, Hk, D) or a tensor like it. */
 template <typename T>
-__device__ inline T *rows_of(const plan &p, T *tensor, const item &it, uint32_t head,
-                             uint32_t heads) {
+__device__ inline T *keys_of(const plan &p, T *tensor, const item &it, uint32_t kv_head) {
     int64_t row = static_cast<int64_t>(it.batch) * p.rows + it.first_row;
-    return tensor + (row * heads + head) * p.width;
+    return tensor + (row * p.kv_heads + kv_head) * p.width;
 }
 
-/* The same of a tensor (B, H, N). */
+/* Likewise of q (B, Nq, H, D), whether the tensor has that row or begins at a later one. */
+template <typename T>
+__device__ inline T *queries_of(const plan &p, T *tensor, const item &it, uint32_t head) {
+    int64_t row = static_cast<int64_t>(it.batch) * p.queries + it.first_row - p.first_query;
+    return tensor + (row * p.heads + head) * p.width;
+}
+
+/* Likewise of a tensor (B, H, Nq). */
 template <typename T>
 __device__ inline T *statistics_of(const plan &p, T *tensor, const item &it, uint32_t head) {
-    return tensor + (static_cast<int64_t>(it.batch) * p.heads + head) * p.rows + it.first_row;
+    return tensor + (static_cast<int64_t>(it.batch) * p.heads + head) * p.queries + it.first_row -
+           p.first_query;
 }
 
 } // namespace dilated_sm80

@@ -27,7 +27,7 @@ template <int WIDTH> struct resting_block {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             uint32_t at = row + lane / 4 + 8 * h, place = it.begin + at;
-            bool earlier = place < it.count && (flags[at] & EARLIER);
+            bool earlier = place < it.end && (flags[at] & EARLIER);
             const float *sums = from.at(earlier ? place : it.begin) + lane % 4 * 2;
 #pragma unroll
             for (int n = 0; n < WIDTH / 8; n++)
@@ -58,7 +58,7 @@ __device__ inline void add_resting(const plan &p, const item &it, const resting_
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         uint32_t at = row + lane / 4 + 8 * h, place = it.begin + at;
-        if (place >= it.count || !(flags[at] & EARLIER)) continue;
+        if (place >= it.end || !(flags[at] & EARLIER)) continue;
         const float *sums = from.at(place) + lane % 4 * 2;
 #pragma unroll
         for (int n = 0; n < WIDTH / 8; n++) {
@@ -85,7 +85,7 @@ __device__ inline void store_output(const plan &p, const item &it, const strip_o
     __syncwarp();
     for (uint32_t i = lane; i < 16 * layout::CHUNKS; i += 32) {
         uint32_t at = row + i / layout::CHUNKS, chunk = i % layout::CHUNKS;
-        if (it.begin + at >= it.count || chunk * layout::CHUNK >= p.width) continue;
+        if (it.begin + at >= it.end || chunk * layout::CHUNK >= p.width) continue;
         uint4 values = load_shared_16(staging + at * layout::PITCH + chunk * 16);
         *reinterpret_cast<uint4 *>(to.out + (it.begin + at) * to.out_step +
                                    chunk * layout::CHUNK) = values;
@@ -105,7 +105,7 @@ __device__ inline void store_rows(const plan &p, const item &it, const strip_out
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         uint32_t at = row + lane / 4 + 8 * h, place = it.begin + at;
-        bool there = place < it.count;
+        bool there = place < it.end;
         bool rests = there && p.level_count > 1 && (flags[at] & LATER);
         all_rest = all_rest && (rests || !there);
         if (!there || (!rests && !is_float)) continue;

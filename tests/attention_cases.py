@@ -1,11 +1,13 @@
 """Random configurations of dilated attention; as a script, what longnet makes of them.
 
 `python attention_cases.py COUNT FILE` writes longnet's results to an .npz file: the instruction
-set is chosen when longnet is imported, so each one needs a process of its own.
+set is chosen when longnet is imported, so each one needs a process of its own. With a third
+argument, `pieces`, it writes those of each case's pieces.
 """
 
+import itertools
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from reference import dilated_attention as reference
@@ -42,6 +44,18 @@ class Case:
         out, lse = attention.forward(self.q, self.k, self.v, **self.options)
         inputs = self.dout, self.q, self.k, self.v, out, lse
         return out, lse, *attention.backward(*inputs, **self.options)
+
+    def of_queries(self, begin: int, end: int) -> "Case":
+        """The case of rows [begin, end) of q, with all of k and v."""
+        q, dout = (np.ascontiguousarray(x[:, begin:end]) for x in (self.q, self.dout))
+        return replace(self, q=q, dout=dout, options=self.options | {"query_start": begin})
+
+    def expected_of_queries(self, begin: int, end: int) -> tuple[np.ndarray, ...]:
+        """By the reference, of the whole: other queries are without a gradient."""
+        dout = np.zeros_like(self.dout)
+        dout[:, begin:end] = self.dout[:, begin:end]
+        out, lse, dq, dk, dv = replace(self, dout=dout).expected()
+        return out[:, begin:end], lse[..., begin:end], dq[:, begin:end], dk, dv
 
     def errors(self, computed: tuple, expected: tuple) -> dict[str, float]:
         """Of every result the largest error relative to the largest value expected."""
@@ -128,11 +142,24 @@ def random_case(seed: int) -> Case:
     return Case(pattern, q, k, v, dout, random_options(rng, batch, n, pattern))
 
 
+def random_cuts(seed: int, n: int) -> list[tuple[int, int]]:
+    """Random pieces that n rows fall into, some of them perhaps empty."""
+    rng = np.random.default_rng([20231119, seed])
+    cuts = [0, *sorted(rng.integers(0, n + 1, rng.integers(1, 4)).tolist()), n]
+    return list(itertools.pairwise(cuts))
+
+
 def main() -> None:
     results = {}
     for seed in range(int(sys.argv[1])):
-        for name, result in zip(NAMES, random_case(seed).computed(), strict=True):
-            results[f"{seed}/{name}"] = result
+        case = random_case(seed)
+        cases = {str(seed): case}
+        if sys.argv[3:] == ["pieces"]:
+            cuts = random_cuts(seed, case.q.shape[1])
+            cases = {f"{seed}/{i}": case.of_queries(*cut) for i, cut in enumerate(cuts)}
+        for key, one in cases.items():
+            for name, result in zip(NAMES, one.computed(), strict=True):
+                results[f"{key}/{name}"] = result
     np.savez(sys.argv[2], **results)
 
 

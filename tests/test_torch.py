@@ -223,6 +223,7 @@ def test_forward_mode_is_refused(rng):
         ({"v": torch.zeros(2, 37, 4, 16).double()}, longnet.DTypeError, "v: torch.float64, exp"),
         ({"k": torch.zeros(2, 37, 4, 16).half()}, longnet.DTypeError, "k: dtype float16, expected"),
         ({"k": torch.zeros(2, 37, 3, 16)}, longnet.ShapeError, "k: 3 heads, q has 4"),
+        (dict.fromkeys("kv", torch.zeros(2, 38, 4, 16)), longnet.ShapeError, "k: 38 rows, exp"),
         ({"v": torch.zeros(2, 36, 4, 16)}, longnet.ShapeError, r"v: shape \(2, 36, 4, 16\)"),
         ({"segment_lengths": [8, 9]}, longnet.ConfigError, "2 segment lengths and 1 dilation"),
         ({"offsets": "odd"}, longnet.ConfigError, "offsets 'odd', expected 'interleaved'"),

@@ -13,8 +13,9 @@ static struct strided_rows gradient_rows_of(const struct backward_unit *unit,
                                             struct gradient_rows rows, int64_t head) {
     int64_t width = unit->job->pattern.width;
     const struct attention_strip *strip = unit->strip;
-    return (struct strided_rows){rows.data, LNET_FLOAT32,
-                                 (strip->first - unit->job->first_row) * rows.step + head * width,
+    int64_t row = rows.queries ? strip->first_query - unit->job->first_query
+                               : strip->first - unit->job->first_row;
+    return (struct strided_rows){rows.data, LNET_FLOAT32, row * rows.step + head * width,
                                  strip->step * rows.step, width};
 }
 
@@ -47,12 +48,12 @@ static void add_rows(const struct backward_unit *unit, struct gradient_rows grad
     }
 }
 
-/* Where the strip's row 0 is in (B, H, N); further rows are strip->step apart. */
+/* Where the strip's row 0 is in (B, H, Nq), or would be; further rows are strip->step apart. */
 static int64_t statistic_of(const struct backward_unit *unit) {
     const struct attention_pattern *pattern = &unit->job->pattern;
     int64_t batch_item = unit->sequence.batch_item;
-    return (batch_item * pattern->heads + unit->head) * pattern->rows + unit->strip->first -
-           batch_item * pattern->rows;
+    return (batch_item * (pattern->heads - 1) + unit->head) * pattern->queries +
+           unit->strip->first_query;
 }
 
 /* Keys [key, key + count) of the strip, their values, and zeros for their gradients. */
@@ -77,7 +78,7 @@ static void end_keys(struct backward_unit *unit, int64_t key, int64_t count) {
     const struct backward *job = unit->job;
     int64_t width = job->pattern.width, stride = unit->stride;
     int64_t group = job->pattern.heads / job->pattern.kv_heads;
-    bool first = unit->first_step;
+    bool first = unit->first_keys;
     for (int64_t i = 0; i < count; i += LANES) {
         int64_t lanes = min_int(LANES, count - i);
         transpose(unit->rows, stride, unit->dkt + i * width, LANES, width, LANES);
@@ -88,7 +89,7 @@ static void end_keys(struct backward_unit *unit, int64_t key, int64_t count) {
     }
 }
 
-/* What delta must be for a query: `at` is its place in (B, H, N). */
+/* What delta must be for a query: `at` is its place in (B, H, Nq). */
 static float delta_at(const struct backward_unit *unit, int64_t at, float lse) {
     const struct backward *job = unit->job;
     if (!job->pattern.dilation->detached) return job->delta[at];
@@ -100,7 +101,7 @@ static float delta_at(const struct backward_unit *unit, int64_t at, float lse) {
 /* delta = rowsum(dO * O) of the queries, whose dO is packed. */
 static void sum_deltas(const struct backward_unit *unit, int64_t query, int64_t count) {
     int64_t stride = unit->stride, at = statistic_of(unit) + query * unit->strip->step;
-    struct strided_rows out = strip_rows(unit->job->args->out, unit->strip, unit->head);
+    struct strided_rows out = query_rows(unit->job->args->out, unit->strip, unit->head);
     for (int64_t i = 0; i < count; i++, at += unit->strip->step) {
         vec sum = {0};
         pack_rows(unit->rows, stride, out, query + i, 1, 1);
@@ -115,9 +116,9 @@ static void begin_queries(struct backward_unit *unit, int64_t query, int64_t cou
     const struct backward *job = unit->job;
     const float *lse = job->args->lse->data;
     int64_t stride = unit->stride, padded = round_up(count, BLOCK), at = statistic_of(unit);
-    pack_rows(unit->q, stride, strip_rows(job->args->q, unit->strip, unit->head), query, count,
+    pack_rows(unit->q, stride, query_rows(job->args->q, unit->strip, unit->head), query, count,
               (float)job->pattern.dilation->scale * LOG2E);
-    pack_rows(unit->dout, stride, strip_rows(job->args->dout, unit->strip, unit->head), query,
+    pack_rows(unit->dout, stride, query_rows(job->args->dout, unit->strip, unit->head), query,
               count, 1);
     if (first && !job->pattern.dilation->detached) sum_deltas(unit, query, count);
     pad_rows(unit->q, stride, count, padded);
@@ -227,11 +228,11 @@ static void show_block(struct backward_unit *unit, int64_t key, int64_t key_end,
     bool causal = job->pattern.dilation->causal;
     int64_t group = job->pattern.heads / job->pattern.kv_heads;
     struct ahead *ahead = unit->ahead;
-    ahead->rows[0] = strip_rows(job->args->q, unit->strip, unit->head);
-    ahead->rows[1] = strip_rows(job->args->dout, unit->strip, unit->head);
+    ahead->rows[0] = query_rows(job->args->q, unit->strip, unit->head);
+    ahead->rows[1] = query_rows(job->args->dout, unit->strip, unit->head);
     ahead->rows[2] = gradient_rows_of(unit, job->dq, unit->head - job->first_kv_head * group);
-    ahead->rows[3] = strip_rows(job->args->out, unit->strip, unit->head);
-    for (bool first = unit->first_step; key < key_end; key += job->key_tile, first = false) {
+    ahead->rows[3] = query_rows(job->args->out, unit->strip, unit->head);
+    for (bool first = unit->first_queries; key < key_end; key += job->key_tile, first = false) {
         int64_t keys = min_int(job->key_tile, key_end - key);
         int64_t from = causal ? max_int(0, key - query) / QUERY_TILE * QUERY_TILE : 0;
         begin_keys(unit, key, keys);

@@ -20,10 +20,11 @@ enum {
 };
 
 /* Float32 rows that gradients are added to: row n, head h at data + n * step + h * D, counted from
- * the first row and head of the part of the tensors that is being worked on. */
+ * the first row (of dq, query) and head of the part of the tensors that is being worked on. */
 struct gradient_rows {
     float *data;
     int64_t step;
+    bool queries;
 };
 
 enum backward_pass { DELTA_PASS, GRADIENT_PASS };
@@ -34,9 +35,9 @@ struct backward {
     enum backward_pass pass;
     struct gradient_rows dq, dk, dv;
     struct uncovered uncovered;
-    int64_t first_row, first_kv_head; /* of the part that is being worked on */
-    float *delta;  /* (B, H, N) rowsum(dO * O); detached: rowsum(dO * sum of P V) of the level, */
-    float *weight; /* (B, H, N) and the sum of P */
+    int64_t first_row, first_query, first_kv_head; /* of the part that is being worked on */
+    float *delta;  /* (B, H, Nq) rowsum(dO * O); detached: rowsum(dO * sum of P V) of the level, */
+    float *weight; /* (B, H, Nq) and the sum of P */
     int64_t key_tile;
     int workers;
     float *scratch; /* (workers, scratch_floats) */
@@ -49,17 +50,17 @@ struct backward_unit {
     const struct attention_strip *strip;
     struct attention_sequence sequence; /* that the strip lies in */
     int64_t head, kv_head;
-    bool first_step;               /* no other pair of the level has had these keys or queries */
-    int64_t stride;                /* between rows: D, rounded up to whole vectors */
-    float *k;                      /* (key_tile, stride) */
-    float *kt, *vt, *dkt, *dvt;    /* (panels, D, LANES) */
-    float *q, *dout, *dq;          /* (QUERY_TILE, stride) */
-    float *lse, *delta;            /* (QUERY_TILE,); lse as a power of 2 */
-    float *p, *kept, *factors;     /* (GROUP_PANELS, QUERY_TILE, LANES) */
-    float *sums;                   /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
-    float *rows;                   /* (LANES, stride) */
-    struct ahead *ahead;           /* for q, dout and dq */
-    struct uncovered_place *place; /* in dq, dk and dv */
+    bool first_keys, first_queries; /* no other pair of the level has had them */
+    int64_t stride;                 /* between rows: D, rounded up to whole vectors */
+    float *k;                       /* (key_tile, stride) */
+    float *kt, *vt, *dkt, *dvt;     /* (panels, D, LANES) */
+    float *q, *dout, *dq;           /* (QUERY_TILE, stride) */
+    float *lse, *delta;             /* (QUERY_TILE,); lse as a power of 2 */
+    float *p, *kept, *factors;      /* (GROUP_PANELS, QUERY_TILE, LANES) */
+    float *sums;                    /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
+    float *rows;                    /* (LANES, stride) */
+    struct ahead *ahead;            /* for q, dout and dq */
+    struct uncovered_place *place;  /* in dq, dk and dv */
 };
 
 static int64_t backward_lay_out(struct backward_unit *unit, struct backward *job, float *base) {

@@ -15,10 +15,11 @@ struct attention_dropout {
 static inline struct attention_dropout dropout_of(const struct lnet_dilation *dilation,
                                                   const struct attention_strip *strip,
                                                   int64_t batch_head) {
-    uint64_t start = (uint64_t)strip->start;
+    uint64_t start = (uint64_t)(strip->start + dilation->first_row);
+    uint64_t level = (uint64_t)(strip->level + dilation->first_level);
     return (struct attention_dropout){
         .key = dilation->seed ^ (start >> 32) << 32,
-        .high = (start & 0xFFFFFFFF) | ((uint64_t)strip->level | (uint64_t)batch_head << 6) << 32,
+        .high = (start & 0xFFFFFFFF) | (level | (uint64_t)batch_head << 6) << 32,
         .threshold = lnet_dropout_threshold(dilation->dropout),
         .factor = (float)(1.0 / (1.0 - dilation->dropout)),
     };

@@ -203,7 +203,7 @@ static void begin_tile(struct forward_unit *unit, const struct attention_strip *
                        const struct forward_tile *tile) {
     const struct lnet_dilated_attention_args *args = unit->job->args;
     int64_t width = unit->job->pattern.width, padded = round_up(tile->queries, VLEN);
-    pack_rows(unit->rows, width, strip_rows(args->q, strip, unit->head), tile->first_query,
+    pack_rows(unit->rows, width, query_rows(args->q, strip, unit->head), tile->first_query,
               tile->queries, unit->job->scale);
     pad_rows(unit->rows, width, tile->queries, padded);
     transpose(tile->q, LANES, unit->rows, width, padded, width);
@@ -298,7 +298,7 @@ static void attend_group(struct forward_unit *unit, const struct attention_strip
         };
     ahead->rows[0] = strip_rows(job->args->k, strip, kv_head);
     ahead->rows[1] = strip_rows(job->args->v, strip, kv_head);
-    ahead->rows[2] = strip_rows(job->args->q, strip, unit->head);
+    ahead->rows[2] = query_rows(job->args->q, strip, unit->head);
     pack_rows(unit->next_k, width, ahead->rows[0], 0, min_int(KEY_TILE, seen), 1);
     pack_rows(unit->next_v, width, ahead->rows[1], 0, min_int(KEY_TILE, seen), 1);
     for (int64_t key = 0; key < seen; key += KEY_TILE) {
@@ -318,15 +318,15 @@ static void attend_group(struct forward_unit *unit, const struct attention_strip
 static void finish_rows(struct forward_unit *unit) {
     const struct attention_pattern *pattern = &unit->job->pattern;
     const lnet_tensor *out = unit->job->args->out;
-    int64_t width = pattern->width, first = unit->batch_item * pattern->rows;
+    int64_t width = pattern->width, before = attention_queries_before(pattern, unit->begin);
     int64_t size = (int64_t)lnet_dtype_size(out->dtype);
     float *lse = (float *)unit->job->args->lse->data +
-                 (unit->batch_item * pattern->heads + unit->head) * pattern->rows;
-    for (int64_t row = unit->begin; row < unit->end; row++) {
-        int32_t slot = unit->slot[row - unit->begin];
-        char *to = (char *)out->data + (row * pattern->heads + unit->head) * width * size;
+                 (unit->batch_item * (pattern->heads - 1) + unit->head) * pattern->queries + before;
+    for (int64_t i = 0; i < unit->end - unit->begin; i++) {
+        int32_t slot = unit->slot[i];
+        char *to = (char *)out->data + ((before + i) * pattern->heads + unit->head) * width * size;
         if (slot < 0) {
-            lse[row - first] = -INFINITY;
+            lse[i] = -INFINITY;
             continue;
         }
         float top = unit->top[slot], total = unit->total[slot], shrink = 1;
@@ -336,7 +336,7 @@ static void finish_rows(struct forward_unit *unit) {
             total = total * shrink + unit->zeros[slot] * exp2f(-highest);
             top = highest;
         }
-        lse[row - first] = total == 0 ? -INFINITY : (top + log2f(total)) * LN2;
+        lse[i] = total == 0 ? -INFINITY : (top + log2f(total)) * LN2;
         float *sum = unit->sum + slot * width;
         for (int64_t d = 0; d < width; d++) sum[d] = total == 0 ? 0 : sum[d] * (shrink / total);
         store_floats(unit->rows, 0, sum, width, out->dtype);

@@ -47,6 +47,14 @@ static inline struct strided_rows strip_rows(const lnet_tensor *tensor,
                                  strip->step * heads * width, width};
 }
 
+/* Likewise of a tensor (B, Nq, heads, D), those that are queries. */
+static inline struct strided_rows query_rows(const lnet_tensor *tensor,
+                                             const struct attention_strip *strip, int64_t head) {
+    struct strided_rows rows = strip_rows(tensor, strip, head);
+    rows.first += (strip->first_query - strip->first) * tensor->shape[2] * rows.width;
+    return rows;
+}
+
 /* Rows [begin, begin + count) times `scale` to out (count, stride), zeros up to the stride. */
 static inline void pack_rows(float *out, int64_t stride, struct strided_rows rows, int64_t begin,
                              int64_t count, float scale) {

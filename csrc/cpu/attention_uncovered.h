@@ -1,5 +1,6 @@
-/* Rows that no level covers on a head: zeros, which go past the cache to memory a few lines at a
- * time between two blocks of arithmetic, and when there is nothing else to do. */
+/* Rows that no level covers on a head, or that no query sees there: zeros, which go past the cache
+ * to memory a few lines at a time between two blocks of arithmetic, and when there is nothing else
+ * to do. */
 #ifndef LNET_CPU_ATTENTION_UNCOVERED_H
 #define LNET_CPU_ATTENTION_UNCOVERED_H
 
@@ -17,10 +18,16 @@ enum {
 /* What the threads share. */
 struct uncovered {
     const struct attention_pattern *pattern;
-    const lnet_tensor *tensors[MAX_UNCOVERED]; /* (B, N, H or Hk, D), ended by NULL */
+    const lnet_tensor *tensors[MAX_UNCOVERED]; /* (B, Nq, H, D), then (B, N, Hk, D) or NULL */
     int64_t chunks;                            /* of one tensor after another */
     _Atomic int64_t next;                      /* chunk that no thread has taken */
 };
+
+/* Rows of one of the tensors. */
+static int64_t uncovered_rows(const struct uncovered *all, int64_t tensor) {
+    const struct attention_pattern *pattern = all->pattern;
+    return pattern->batch * (tensor == 0 ? pattern->queries : pattern->rows);
+}
 
 /* Where a thread is; zeros at first. */
 struct uncovered_place {
@@ -35,20 +42,25 @@ static void uncovered_begin(struct uncovered *all, const struct attention_patter
     int64_t tensors = 0;
     all->pattern = pattern;
     while (tensors < MAX_UNCOVERED && all->tensors[tensors] != NULL) tensors++;
+    bool all_queries = tensors == 1 || pattern->queries == pattern->rows;
     for (int64_t level = 0; level < dilation->dilation_rates.count; level++)
-        if (dilation->dilation_rates.items[level] == 1 && dilation->lengths == NULL)
+        if (dilation->dilation_rates.items[level] == 1 && dilation->lengths == NULL && all_queries)
             return; /* every row of a sequence is covered, and there are no others */
-    all->chunks = tensors * ceil_div(pattern->batch * pattern->rows, UNCOVERED_ROWS);
+    for (int64_t tensor = 0; tensor < tensors; tensor++)
+        all->chunks += ceil_div(uncovered_rows(all, tensor), UNCOVERED_ROWS);
 }
 
 static bool uncovered_take(struct uncovered *all, struct uncovered_place *place) {
     if (atomic_load_explicit(&all->next, memory_order_relaxed) >= all->chunks) return false;
-    int64_t rows = all->pattern->batch * all->pattern->rows;
-    int64_t per_tensor = ceil_div(rows, UNCOVERED_ROWS), chunk = atomic_fetch_add(&all->next, 1);
+    int64_t chunk = atomic_fetch_add(&all->next, 1), tensor = 0, chunks;
     if (chunk >= all->chunks) return false;
-    place->tensor = all->tensors[chunk / per_tensor];
-    place->row = chunk % per_tensor * UNCOVERED_ROWS;
-    place->end = min_int(rows, place->row + UNCOVERED_ROWS);
+    while (chunk >= (chunks = ceil_div(uncovered_rows(all, tensor), UNCOVERED_ROWS))) {
+        chunk -= chunks;
+        tensor++;
+    }
+    place->tensor = all->tensors[tensor];
+    place->row = chunk * UNCOVERED_ROWS;
+    place->end = min_int(uncovered_rows(all, tensor), place->row + UNCOVERED_ROWS);
     place->head = 0;
     return true;
 }
@@ -67,7 +79,11 @@ static bool uncovered_find(const struct uncovered *all, struct uncovered_place *
         const lnet_tensor *tensor = place->tensor;
         int64_t heads = tensor->shape[2];
         int64_t size = all->pattern->width * (int64_t)lnet_dtype_size(tensor->dtype);
-        if (place->head == 0) attention_row_set(&place->at, all->pattern, place->row);
+        if (place->head == 0)
+            attention_row_set(&place->at, all->pattern,
+                              tensor == all->tensors[0]
+                                  ? attention_row_of_query(all->pattern, place->row)
+                                  : place->row);
         while (place->head < heads && !uncovered_head(all, place)) place->head++;
         if (place->head == heads) continue;
         place->next = (char *)tensor->data + (place->row * heads + place->head) * size;

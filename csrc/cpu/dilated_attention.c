@@ -78,8 +78,9 @@ static lnet_status attend_units(void *context, int64_t begin, int64_t end, int w
         int64_t block = job->blocks - 1 - i / pattern->heads % job->blocks;
         unit.head = i % pattern->heads;
         unit.batch_item = i / pattern->heads / job->blocks;
-        unit.begin = unit.batch_item * pattern->rows + block * job->block_rows;
-        unit.end = min_int(unit.begin + job->block_rows, (unit.batch_item + 1) * pattern->rows);
+        struct attention_range queries = attention_queries(pattern, unit.batch_item);
+        unit.begin = queries.begin + block * job->block_rows;
+        unit.end = min_int(unit.begin + job->block_rows, queries.end);
         memset(unit.slot, 0xFF, (size_t)(unit.end - unit.begin) * sizeof *unit.slot);
         unit.slots = 0;
         visit_unit(&unit, give_slots);
@@ -116,12 +117,14 @@ static void choose_block_rows(struct forward *job, int64_t workers) {
         keys += (double)w / (double)r / (double)r;
     }
     int64_t group = job->group * LANES, heads = pattern->batch * pattern->heads;
-    int64_t tensor_rows = pattern->batch * pattern->rows * (pattern->heads + pattern->kv_heads) * 2;
+    int64_t tensor_rows = pattern->batch *
+                          (pattern->queries * pattern->heads + pattern->rows * pattern->kv_heads) *
+                          2;
     int64_t size = (int64_t)lnet_dtype_size(job->args->q->dtype) * pattern->width;
     for (int64_t rows = group * sparsest;; rows = ceil_div(rows, 2)) {
         job->block_rows = max_int(rows, LANES);
         job->block_slots = most_covered(pattern, job->block_rows);
-        job->blocks = ceil_div(pattern->rows, job->block_rows);
+        job->blocks = ceil_div(pattern->queries, job->block_rows);
         job->scratch_floats = forward_lay_out(&unit, job, NULL);
         int64_t bytes = workers * job->scratch_floats * (int64_t)sizeof(float);
         bool small = heads * job->blocks >= UNITS_PER_THREAD * workers;

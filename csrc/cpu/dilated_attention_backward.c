@@ -1,9 +1,10 @@
 /* Backward dilated attention: level after level over the same gradients.
  *
- * The strips of a level are cut into blocks of rows, and a step pairs block i of the keys with
- * block i + step of the queries, so that the pairs of a step touch no row twice and can run at
- * once; a pair of the next step waits only for the two that had its blocks before. Steps, levels
- * and all within a pair have one order: the sums come out the same on any number of threads. */
+ * The strips of a level are cut into blocks of rows, and a step pairs block i of the queries with
+ * block i - step of the keys, counted from the keys of queries 0, so that the pairs of a step touch
+ * no row twice and can run at once; a pair of the next step waits only for the two that had its
+ * blocks before. Steps, levels and all within a pair have one order: the sums come out the same on
+ * any number of threads. */
 #include "ops/dilated_attention.h"
 
 #include "cpu/attention_backward.h"
@@ -23,18 +24,58 @@ enum {
 struct backward_step {
     struct backward *job;
     int64_t end_row, end_kv_head;
-    int64_t level, block, blocks; /* rows of a block; blocks of the longest strip */
-    int64_t units;                /* pairs of blocks of one step */
-    _Atomic int64_t *done;        /* (units,) steps that a block of keys is through with */
+    int64_t level, block;       /* rows of a block */
+    int64_t blocks, key_blocks; /* of the strip with most: of queries, of keys */
+    int64_t units;              /* pairs of blocks of one step */
+    _Atomic int64_t *done;      /* (units,) steps that a block of queries is through with */
     int64_t first_sequence, end_sequence;
     int64_t *segments; /* (sequences + 1,) of this level, before each sequence of the wave */
 };
 
-/* The first row of a sequence's segment that begins at or after `row`, as the segment's number. */
-static int64_t segment_from(const struct attention_pattern *pattern,
-                            struct attention_sequence sequence, int64_t level, int64_t row) {
-    int64_t w = min_int(pattern->dilation->segment_lengths.items[level], sequence.length);
-    return w == 0 ? 0 : ceil_div(min_int(row - sequence.begin, sequence.length), w);
+/* The segments of a sequence, in the rows of the step, that have queries. */
+static struct attention_range segments_of(const struct backward_step *step,
+                                          struct attention_sequence sequence) {
+    const struct attention_pattern *pattern = &step->job->pattern;
+    struct attention_range rows = attention_queries(pattern, sequence.batch_item);
+    int64_t w = min_int(pattern->dilation->segment_lengths.items[step->level], sequence.length);
+    int64_t begin = max_int(max_int(rows.begin, step->job->first_row), sequence.begin);
+    int64_t end = min_int(min_int(rows.end, step->end_row), sequence.begin + sequence.length);
+    if (begin >= end) return (struct attention_range){0, 0};
+    return (struct attention_range){(begin - sequence.begin) / w,
+                                    ceil_div(end - sequence.begin, w)};
+}
+
+/* How a strip is cut: blocks of queries and blocks of the keys that they see, which begin at the
+ * same rows, and `keys_before` more of those before `first`. Dropout has its keys by fours. */
+struct strip_blocks {
+    struct attention_range rows, all_keys;
+    int64_t first;                      /* row that blocks 0 begin at */
+    int64_t queries, keys, keys_before; /* blocks */
+};
+
+static struct strip_blocks blocks_of(const struct backward_step *step,
+                                     const struct attention_strip *strip, int64_t batch_item) {
+    const struct attention_pattern *pattern = &step->job->pattern;
+    struct attention_range rows = attention_strip_queries(pattern, strip, batch_item);
+    struct attention_range keys = {0, pattern->dilation->causal ? rows.end : strip->count};
+    int64_t first = rows.begin / 4 * 4, before = ceil_div(first, step->block);
+    return (struct strip_blocks){
+        .rows = rows,
+        .all_keys = keys,
+        .first = first,
+        .queries = rows.begin < rows.end ? ceil_div(rows.end - first, step->block) : 0,
+        .keys = before + ceil_div(keys.end - first, step->block),
+        .keys_before = before,
+    };
+}
+
+/* Those of the rows that are in block `block`. */
+static struct attention_range block_rows(const struct backward_step *step,
+                                         struct attention_range rows, int64_t first,
+                                         int64_t block) {
+    int64_t begin = first + block * step->block;
+    return (struct attention_range){max_int(rows.begin, begin),
+                                    min_int(rows.end, begin + step->block)};
 }
 
 /* Until the unit's pairs of earlier steps are done; false where they may never be. */
@@ -60,7 +101,7 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
     backward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
     for (int64_t task = begin; task < end; task++) {
         int64_t i = task % step->units, number = task / step->units;
-        int64_t block = i % step->blocks, segment = i / step->blocks / kv_heads;
+        int64_t query = i % step->blocks, segment = i / step->blocks / kv_heads;
         int64_t low = step->first_sequence, high = step->end_sequence - 1;
         while (low < high) { /* the last sequence with no more than `segment` before it */
             int64_t middle = low + (high - low + 1) / 2;
@@ -70,8 +111,7 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
                 high = middle - 1;
         }
         struct attention_sequence sequence = attention_sequence_at(pattern, low);
-        segment +=
-            segment_from(pattern, sequence, step->level, job->first_row) - step->segments[low];
+        segment += segments_of(step, sequence).begin - step->segments[low];
         unit.kv_head = job->first_kv_head + i / step->blocks % kv_heads;
         unit.sequence = sequence;
         bool shown = false;
@@ -79,22 +119,28 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
              unit.head++) {
             struct attention_strip strip =
                 attention_strip_of(pattern, sequence, step->level, segment, unit.head);
-            int64_t blocks = ceil_div(strip.count, step->block), other = block + number;
-            if (block >= blocks || number >= blocks) continue;
-            if (other >= blocks) {
+            struct strip_blocks blocks = blocks_of(step, &strip, sequence.batch_item);
+            int64_t key = query - number; /* counted from that of queries 0 */
+            if (query >= blocks.queries || number >= blocks.keys) continue;
+            if (key < -blocks.keys_before) {
                 if (pattern->dilation->causal) continue;
-                other -= blocks;
+                key += blocks.keys;
             }
-            unit.strip = &strip;
-            if (number > 0 && (!wait_for(step, i, number, &place) ||
-                               !wait_for(step, i - block + (block + 1) % blocks, number, &place)))
+            /* the queries that had these keys at the step before, or a turn of all keys ago */
+            int64_t other = query > 0 ? i - 1 : i + blocks.queries - 1;
+            int64_t steps = query > 0 ? number : number - (blocks.keys - blocks.queries);
+            if (number > 0 &&
+                (!wait_for(step, i, number, &place) || !wait_for(step, other, steps, &place)))
                 return LNET_OK;
-            unit.first_step = number == 0;
-            show_block(&unit, block * step->block, min_int((block + 1) * step->block, strip.count),
-                       other * step->block, min_int((other + 1) * step->block, strip.count));
+            unit.strip = &strip;
+            unit.first_queries = number == 0;
+            unit.first_keys = number == 0 || (query == 0 && (key < 0 || key >= blocks.queries));
+            struct attention_range keys = block_rows(step, blocks.all_keys, blocks.first, key);
+            struct attention_range rows = block_rows(step, blocks.rows, blocks.first, query);
+            show_block(&unit, keys.begin, keys.end, rows.begin, rows.end);
             shown = true;
         }
-        if (shown && step->blocks > 1) /* one that had nothing to wait for says nothing */
+        if (shown && step->done != NULL)
             atomic_store_explicit(&step->done[i], number + 1, memory_order_release);
     }
     uncovered_leave(&job->uncovered, &place);
@@ -110,24 +156,29 @@ static lnet_status show_level(struct backward_step *step) {
     int64_t heads = step->end_kv_head - job->first_kv_head, longest = 0, segments = 0;
     for (int64_t i = step->first_sequence; i < step->end_sequence; i++) {
         struct attention_sequence sequence = attention_sequence_at(pattern, i);
+        struct attention_range range = segments_of(step, sequence);
         step->segments[i] = segments;
-        segments += segment_from(pattern, sequence, step->level, step->end_row) -
-                    segment_from(pattern, sequence, step->level, job->first_row);
+        segments += range.end - range.begin;
         longest = max_int(longest, sequence.length);
     }
     int64_t w = min_int(dilation->segment_lengths.items[step->level], longest);
     int64_t rows = max_int(1, ceil_div(w, dilation->dilation_rates.items[step->level]));
+    int64_t rate = dilation->dilation_rates.items[step->level];
+    int64_t queries = min_int(rows, ceil_div(pattern->queries, rate) + 3); /* 3 before the first */
     int64_t wanted =
-        min_int(ceil_div(WANTED_UNITS, max_int(1, segments * heads)), ceil_div(rows, MIN_BLOCK));
-    int64_t blocks = max_int(wanted, ceil_div(rows, MAX_BLOCK));
-    step->block = round_up(ceil_div(rows, blocks), QUERY_TILE);
-    step->blocks = ceil_div(rows, step->block);
+        min_int(ceil_div(WANTED_UNITS, max_int(1, segments * heads)), ceil_div(queries, MIN_BLOCK));
+    int64_t blocks = max_int(wanted, ceil_div(queries, MAX_BLOCK));
+    /* one block of queries has no other to be even with: its keys come as many at a time as may */
+    int64_t block = blocks > 1 ? ceil_div(queries, blocks) : min_int(rows, MAX_BLOCK);
+    step->block = round_up(block, QUERY_TILE);
+    step->blocks = ceil_div(queries, step->block);
+    step->key_blocks = ceil_div(rows, step->block) + (pattern->queries < pattern->rows);
     step->units = segments * heads * step->blocks;
-    if (step->blocks > 1) {
+    if (step->key_blocks > 1) {
         LNET_TRY(lnet_alloc((void **)&step->done, step->units * (int64_t)sizeof *step->done));
         for (int64_t i = 0; i < step->units; i++) atomic_init(&step->done[i], 0);
     }
-    LNET_TRY(lnet_parallel_for_workers(step->units * step->blocks, max_int(1, MIN_BLOCK / rows),
+    LNET_TRY(lnet_parallel_for_workers(step->units * step->key_blocks, max_int(1, MIN_BLOCK / rows),
                                        job->workers, show_units, step));
 fail:
     lnet_free((void *)step->done);
@@ -135,7 +186,8 @@ fail:
     return status;
 }
 
-/* Sums of the rows that some level covers, rounded into tensors of another dtype. */
+/* Sums of the rows that some level covers and a query sees, rounded into tensors of another dtype.
+ */
 static lnet_status store_rows(void *context, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const struct backward_step *step = context;
@@ -146,16 +198,21 @@ static lnet_status store_rows(void *context, int64_t begin, int64_t end, int wor
     const lnet_tensor *out[] = {job->args->dq, job->args->dk, job->args->dv};
     struct attention_row at = {0};
     for (int64_t row = begin; row < end; row++) {
+        int64_t query = attention_queries_before(pattern, job->first_row + row);
+        bool no_query = attention_queries_before(pattern, job->first_row + row + 1) == query;
         attention_row_set(&at, pattern, job->first_row + row);
         for (int i = 0; i < 3; i++) {
+            if (all[i].queries && no_query) continue;
+            int64_t from = all[i].queries ? query - job->first_query : row;
+            int64_t to = all[i].queries ? query : job->first_row + row;
             int64_t heads = out[i]->shape[2], group = pattern->heads / heads;
             int64_t first = job->first_kv_head * heads / pattern->kv_heads;
             for (int64_t head = 0; head < all[i].step / width; head++) {
                 int64_t reader = (first + head) * group;
                 if (attention_row_covers(&at, pattern, levels, reader, reader + group))
-                    store_floats(
-                        out[i]->data, ((job->first_row + row) * heads + first + head) * width,
-                        all[i].data + row * all[i].step + head * width, width, out[i]->dtype);
+                    store_floats(out[i]->data, (to * heads + first + head) * width,
+                                 all[i].data + from * all[i].step + head * width, width,
+                                 out[i]->dtype);
             }
         }
     }
@@ -168,7 +225,7 @@ static lnet_status run_wave(struct backward_step *step) {
     struct backward *job = step->job;
     const struct attention_pattern *pattern = &job->pattern;
     int64_t rows = step->end_row - job->first_row;
-    int64_t statistics = pattern->batch * pattern->heads * pattern->rows;
+    int64_t statistics = pattern->batch * pattern->heads * pattern->queries;
     step->first_sequence = attention_sequence_after(pattern, job->first_row);
     step->end_sequence = step->first_sequence;
     while (step->end_sequence < pattern->sequences &&
@@ -235,18 +292,22 @@ static lnet_status run_waves(struct backward_step *step) {
     }
     int64_t heads = max_int(1, min_int(kv_heads, budget / max_int(1, most * floats)));
     int64_t rows = min_int(total, max_int(most, budget / (heads * floats)));
-    LNET_TRY(lnet_alloc((void **)&memory, rows * heads * floats * (int64_t)sizeof(float)));
+    int64_t queries = min_int(rows, pattern->batch * pattern->queries);
+    floats = pattern->width * (queries * group + rows * 2);
+    LNET_TRY(lnet_alloc((void **)&memory, heads * floats * (int64_t)sizeof(float)));
     for (int64_t head = 0; head < kv_heads; head += heads) {
         for (job->first_row = 0; job->first_row < total; job->first_row = step->end_row) {
             int64_t next = next_border(pattern, job->first_row);
             do step->end_row = next;
             while (next < total && (next = next_border(pattern, next)) - job->first_row <= rows);
+            job->first_query = attention_queries_before(pattern, job->first_row);
+            if (attention_queries_before(pattern, step->end_row) == job->first_query) continue;
             job->first_kv_head = head;
             step->end_kv_head = min_int(kv_heads, head + heads);
             int64_t step_kv = (step->end_kv_head - head) * pattern->width;
-            job->dq = (struct gradient_rows){memory, step_kv * group};
-            job->dk = (struct gradient_rows){memory + rows * step_kv * group, step_kv};
-            job->dv = (struct gradient_rows){job->dk.data + rows * step_kv, step_kv};
+            job->dq = (struct gradient_rows){memory, step_kv * group, true};
+            job->dk = (struct gradient_rows){memory + queries * step_kv * group, step_kv, false};
+            job->dv = (struct gradient_rows){job->dk.data + rows * step_kv, step_kv, false};
             LNET_TRY(run_wave(step));
         }
     }
@@ -267,7 +328,7 @@ LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backwar
     struct attention_pattern *pattern = &job.pattern;
     struct backward_step step = {.job = &job};
     struct backward_unit unit;
-    int64_t statistics = pattern->batch * pattern->heads * pattern->rows;
+    int64_t statistics = pattern->batch * pattern->heads * pattern->queries;
     job.key_tile = KEY_TILE_FLOATS / pattern->width / (GROUP_PANELS * LANES) * GROUP_PANELS * LANES;
     job.key_tile = max_int(GROUP_PANELS * LANES, min_int(MAX_KEY_TILE, job.key_tile));
     job.scratch_floats = backward_lay_out(&unit, &job, NULL);
@@ -281,9 +342,10 @@ LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backwar
     LNET_TRY(lnet_alloc((void **)&job.scratch,
                         job.workers * job.scratch_floats * (int64_t)sizeof(float)));
     if (args->dq->dtype == LNET_FLOAT32) {
-        job.dq = (struct gradient_rows){args->dq->data, pattern->heads * pattern->width};
-        job.dk = (struct gradient_rows){args->dk->data, pattern->kv_heads * pattern->width};
-        job.dv = (struct gradient_rows){args->dv->data, pattern->kv_heads * pattern->width};
+        int64_t step_kv = pattern->kv_heads * pattern->width;
+        job.dq = (struct gradient_rows){args->dq->data, pattern->heads * pattern->width, true};
+        job.dk = (struct gradient_rows){args->dk->data, step_kv, false};
+        job.dv = (struct gradient_rows){args->dv->data, step_kv, false};
         step.end_row = pattern->batch * pattern->rows;
         step.end_kv_head = pattern->kv_heads;
         LNET_TRY(run_wave(&step));

@@ -30,12 +30,17 @@ lnet_status lnet_dilation_check(const char *op, const struct lnet_dilation *dila
     if (!(dilation->scale - dilation->scale == 0.0))
         return lnet_fail(LNET_VALUE_ERROR, "%s: scale %g, expected a finite number", op,
                          dilation->scale);
+    if (dilation->first_level < 0 || dilation->first_level > LNET_MAX_LEVELS - w.count)
+        return lnet_fail(LNET_VALUE_ERROR,
+                         "%s: first level %" PRId64 " of dropout with %" PRId64
+                         " levels, expected 0 to %" PRId64,
+                         op, dilation->first_level, w.count, LNET_MAX_LEVELS - w.count);
     return LNET_OK;
 }
 
-/* `lengths` and `cu_seqlens`, which say what rows of q (B, N, H, D) exist. */
+/* `lengths` and `cu_seqlens`, which say what rows of k (B, N, Hk, D) exist. */
 static lnet_status check_sequences(const char *op, const struct lnet_dilation *dilation,
-                                   const lnet_tensor *q) {
+                                   const lnet_tensor *k) {
     lnet_status status;
     if (dilation->lengths != NULL && dilation->cu_seqlens != NULL)
         return lnet_fail(LNET_VALUE_ERROR,
@@ -43,21 +48,21 @@ static lnet_status check_sequences(const char *op, const struct lnet_dilation *d
     if (dilation->lengths != NULL) {
         const lnet_tensor *lengths = dilation->lengths;
         LNET_TRY(lnet_check_dtype(op, "lengths", lengths, LNET_IS_INT64));
-        LNET_TRY(lnet_check_shape(op, "lengths", lengths, LNET_SHAPE(q->shape[0])));
+        LNET_TRY(lnet_check_shape(op, "lengths", lengths, LNET_SHAPE(k->shape[0])));
         const int64_t *rows = lengths->data;
-        for (int64_t b = 0; lengths->device.type == LNET_CPU && b < q->shape[0]; b++)
-            if (rows[b] < 0 || rows[b] > q->shape[1])
+        for (int64_t b = 0; lengths->device.type == LNET_CPU && b < k->shape[0]; b++)
+            if (rows[b] < 0 || rows[b] > k->shape[1])
                 return lnet_fail(LNET_VALUE_ERROR,
                                  "%s: lengths[%" PRId64 "] is %" PRId64 ", expected 0 to %" PRId64,
-                                 op, b, rows[b], q->shape[1]);
+                                 op, b, rows[b], k->shape[1]);
     }
-    if (dilation->cu_seqlens != NULL) LNET_TRY(lnet_check_cu_seqlens(op, dilation->cu_seqlens, q));
+    if (dilation->cu_seqlens != NULL) LNET_TRY(lnet_check_cu_seqlens(op, dilation->cu_seqlens, k));
     status = LNET_OK;
 fail:
     return status;
 }
 
-/* q (B, N, H, D), k and v (B, N, Hk, D) fit each other. */
+/* q (B, Nq, H, D), k and v (B, N, Hk, D) fit each other. */
 static lnet_status check_qkv(const char *op, const lnet_tensor *q, const lnet_tensor *k,
                              const lnet_tensor *v) {
     lnet_status status;
@@ -81,10 +86,28 @@ static lnet_status check_qkv(const char *op, const lnet_tensor *q, const lnet_te
     LNET_TRY(lnet_check_device(op, "q", q, "k", k));
     LNET_TRY(lnet_check_device(op, "q", q, "v", v));
     LNET_TRY(lnet_check_dtype(op, "k", k, 1u << q->dtype));
-    LNET_TRY(lnet_check_shape(op, "k", k, LNET_SHAPE(q->shape[0], q->shape[1], kv_heads, width)));
+    int64_t rows = q->shape[1] > k->shape[1] ? q->shape[1] : k->shape[1]; /* some may be q's */
+    LNET_TRY(lnet_check_shape(op, "k", k, LNET_SHAPE(q->shape[0], rows, kv_heads, width)));
     LNET_TRY(lnet_check_same(op, k, "v", v));
 fail:
     return status;
+}
+
+/* Where q (B, Nq, H, D) lies in k (B, N, Hk, D), and where both do in what dropout counts. */
+static lnet_status check_rows(const char *op, const struct lnet_dilation *dilation,
+                              const lnet_tensor *q, const lnet_tensor *k) {
+    int64_t queries = q->shape[1], rows = k->shape[1];
+    if (dilation->query_start < 0 || dilation->query_start > rows - queries)
+        return lnet_fail(LNET_VALUE_ERROR,
+                         "%s: query_start %" PRId64 " with %" PRId64 " rows of q and %" PRId64
+                         " of k, expected 0 to %" PRId64,
+                         op, dilation->query_start, queries, rows, rows - queries);
+    if (dilation->first_row < 0 || dilation->first_row > INT64_MAX - rows)
+        return lnet_fail(LNET_VALUE_ERROR,
+                         "%s: first row %" PRId64 " of dropout with %" PRId64
+                         " rows of k, expected 0 to %" PRId64,
+                         op, dilation->first_row, rows, INT64_MAX - rows);
+    return LNET_OK;
 }
 
 lnet_status lnet_dilated_attention_check_inputs(const char *op,
@@ -94,7 +117,8 @@ lnet_status lnet_dilated_attention_check_inputs(const char *op,
     lnet_status status;
     LNET_TRY(check_qkv(op, q, k, v));
     LNET_TRY(lnet_dilation_check(op, dilation));
-    LNET_TRY(check_sequences(op, dilation, q));
+    LNET_TRY(check_rows(op, dilation, q, k));
+    LNET_TRY(check_sequences(op, dilation, k));
 fail:
     return status;
 }
@@ -139,7 +163,8 @@ fail:
     LNET_FIELD_OF(dilation, detached), LNET_FIELD_OF(dilation, zero_keys),                         \
     LNET_FIELD_OF(dilation, deterministic), LNET_FIELD_OF(dilation, scale), LNET_FIELD_OF(dilation, dropout),                              \
     LNET_FIELD_OF(dilation, seed), LNET_OPTIONAL_OF(dilation, lengths),                            \
-    LNET_OPTIONAL_OF(dilation, cu_seqlens)
+    LNET_OPTIONAL_OF(dilation, cu_seqlens), LNET_OPTIONAL_OF(dilation, query_start),               \
+    LNET_OPTIONAL_OF(dilation, first_row), LNET_OPTIONAL_OF(dilation, first_level)
 /* clang-format on */
 
 LNET_DEFINE_OP(dilated_attention, LNET_FIELD(out), LNET_FIELD(lse), LNET_FIELD(q), LNET_FIELD(k),

@@ -7,8 +7,10 @@
  *     grouped       s(h) = h / ceil(H / r)    (torchscale)
  *
  * A query that takes part sees every key of its segment that takes part (and is not later, when
- * causal). The levels are mixed by their softmax denominators: one softmax over the multiset union
- * of their keys,
+ * causal). k and v have all N rows of a sequence; q may have some of them: its row i is row
+ * query_start + i, and whatever is said of rows here is said of the N. dk and dv are what these
+ * queries add, 0 where none looks. The levels are mixed by their softmax denominators: one softmax
+ * over the multiset union of their keys,
  *
  *     LSE[n] = log sum_i sum_{m in level i} exp(s_nm),   s_nm = scale * q[n] . k[m]
  *     O[n]   = sum_i sum_{m in level i} exp(s_nm - LSE[n]) v[m]
@@ -31,7 +33,8 @@
  *                                                                  counted from row 0 of batch b
  *
  * and key seed ^ (start >> 32) << 32, word jk mod 4; the term is kept iff the word is at or above
- * p * 2^32. */
+ * p * 2^32. `start` and `level` count from first_row and first_level: a part of a longer sequence,
+ * or some of its levels, draws the words of the whole. */
 #ifndef LNET_OPS_DILATED_ATTENTION_H
 #define LNET_OPS_DILATED_ATTENTION_H
 
@@ -51,29 +54,31 @@ struct lnet_dilation {
     double scale;
     double dropout; /* p in [0, 1) */
     uint64_t seed;
-    const lnet_tensor *lengths;    /* (B,) int64 or NULL: rows of each batch item that exist */
-    const lnet_tensor *cu_seqlens; /* (S+1,) int64 or NULL, B = 1: where each document begins */
+    int64_t query_start;            /* row of the sequence that q's row 0 is */
+    int64_t first_row, first_level; /* of dropout: what row 0 and level 0 count as */
+    const lnet_tensor *lengths;     /* (B,) int64 or NULL: rows of each batch item that exist */
+    const lnet_tensor *cu_seqlens;  /* (S+1,) int64 or NULL, B = 1: where each document begins */
 };
 
 struct lnet_dilated_attention_args {
-    lnet_tensor *out;     /* (B, N, H, D) */
-    lnet_tensor *lse;     /* (B, H, N) float32 */
-    const lnet_tensor *q; /* (B, N, H, D) */
+    lnet_tensor *out;     /* (B, Nq, H, D) */
+    lnet_tensor *lse;     /* (B, H, Nq) float32 */
+    const lnet_tensor *q; /* (B, Nq, H, D) */
     const lnet_tensor *k; /* (B, N, Hk, D), H a multiple of Hk; head h reads h / (H / Hk) */
     const lnet_tensor *v; /* (B, N, Hk, D) */
     struct lnet_dilation dilation;
 };
 
 struct lnet_dilated_attention_backward_args {
-    lnet_tensor *dq;         /* (B, N, H, D) */
+    lnet_tensor *dq;         /* (B, Nq, H, D) */
     lnet_tensor *dk;         /* (B, N, Hk, D) */
     lnet_tensor *dv;         /* (B, N, Hk, D) */
-    const lnet_tensor *dout; /* (B, N, H, D) */
-    const lnet_tensor *q;    /* (B, N, H, D) */
+    const lnet_tensor *dout; /* (B, Nq, H, D) */
+    const lnet_tensor *q;    /* (B, Nq, H, D) */
     const lnet_tensor *k;    /* (B, N, Hk, D) */
     const lnet_tensor *v;    /* (B, N, Hk, D) */
-    const lnet_tensor *out;  /* (B, N, H, D) */
-    const lnet_tensor *lse;  /* (B, H, N) float32 */
+    const lnet_tensor *out;  /* (B, Nq, H, D) */
+    const lnet_tensor *lse;  /* (B, H, Nq) float32 */
     struct lnet_dilation dilation;
 };
 

@@ -19,6 +19,7 @@ typedef struct lnet_state {
     PyTypeObject *attention_type;
     PyTypeObject *stream_type;
     PyTypeObject *event_type;
+    PyTypeObject *communicator_type;
     PyObject *errors[LNET_INTERRUPTED]; /* exception class of each lnet_status, none for LNET_OK */
 } lnet_state;
 
@@ -40,6 +41,14 @@ typedef struct event_object {
     PyObject ob_base;
     void *event; /* cudaEvent_t */
 } event_object;
+
+/* A longnet._core.NcclCommunicator. */
+typedef struct communicator_object {
+    PyObject ob_base;
+    lnet_comm *comm;
+    lnet_stream *stream; /* where all its kernels go */
+    int32_t rank, size;
+} communicator_object;
 
 /* errors.c: the only place that makes exceptions of statuses. Both return NULL / -1 for `return`.
  */
@@ -125,5 +134,25 @@ int lnet_parse_gpu(lnet_state *state, PyObject *name, lnet_device *device);
 /* op.c, dilated_attention.c */
 int lnet_add_ops(PyObject *module, lnet_state *state);
 int lnet_add_attention_type(PyObject *module, lnet_state *state);
+/* The options of a longnet._core.DilatedAttention. */
+struct lnet_dilation *lnet_dilation_of(PyObject *self);
+/* dilated_attention_call.c: its methods. */
+PyObject *lnet_attention_forward(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *lnet_attention_backward(PyObject *self, PyObject *args, PyObject *kwargs);
+
+/* communicator.c */
+int lnet_add_communicator_type(PyObject *module, lnet_state *state);
+/* None, or the exception of a status. */
+PyObject *lnet_communicator_result(PyObject *self, lnet_status status);
+
+/* collective.c: methods of NcclCommunicator. */
+PyObject *lnet_communicator_all_gather(PyObject *self, PyObject *args);
+PyObject *lnet_communicator_reduce_scatter(PyObject *self, PyObject *args);
+PyObject *lnet_communicator_all_reduce(PyObject *self, PyObject *args);
+PyObject *lnet_communicator_broadcast(PyObject *self, PyObject *args);
+PyObject *lnet_communicator_exchange(PyObject *self, PyObject *args);
+PyObject *lnet_communicator_largest(PyObject *self, PyObject *args);
+PyObject *lnet_communicator_record(PyObject *self, PyObject *unused);
+PyObject *lnet_communicator_join(PyObject *self, PyObject *args);
 
 #endif

@@ -70,6 +70,8 @@ def dilated_attention(
         As `longnet.DilatedAttention` and its `forward` do.
     """
     q, k, v = take(q, k, v)
+    if k.shape[1] != q.shape[1]:
+        raise ShapeError(f"k: {k.shape[1]} rows, expected {q.shape[1]} as q has")
     out, lse = ops.forward(
         q,
         k,

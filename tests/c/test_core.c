@@ -243,11 +243,12 @@ static void test_fork(void) {
     EXPECT(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* Attention of one head over odd sizes: finite, and the same for every allocation that fails. */
-static void test_attention(void) {
+/* Attention over odd sizes, of some of the queries: finite, and the same for every allocation that
+ * fails. */
+static void attend(int64_t query_start, int64_t queries, bool causal) {
     enum { B = 2, N = 77, H = 4, HK = 2, D = 24 };
     lnet_tensor t[10];
-    const int64_t wide[] = {B, N, H, D}, narrow[] = {B, N, HK, D}, rows[] = {B, H, N};
+    const int64_t wide[] = {B, queries, H, D}, narrow[] = {B, N, HK, D}, rows[] = {B, H, queries};
     enum { Q, K, V, OUT, LSE, DOUT, DQ, DK, DV };
     for (int i = 0; i < 9; i++) {
         bool kv = i == K || i == V || i == DK || i == DV;
@@ -262,10 +263,11 @@ static void test_attention(void) {
     struct lnet_dilation dilation = {
         .segment_lengths = {(int64_t[]){16, 31, 100}, 3},
         .dilation_rates = {(int64_t[]){1, 3, 7}, 3},
-        .causal = true,
+        .causal = causal,
         .scale = 0.2,
         .dropout = 0.1,
         .seed = 5,
+        .query_start = query_start,
     };
     struct lnet_dilated_attention_args forward = {&t[OUT], &t[LSE], &t[Q], &t[K], &t[V], dilation};
     struct lnet_dilated_attention_backward_args backward = {
@@ -292,6 +294,12 @@ static void test_attention(void) {
         EXPECT(wrong == 0);
         lnet_tensor_release(&t[i]);
     }
+}
+
+static void test_attention(void) {
+    attend(0, 77, true);
+    attend(30, 21, true);
+    attend(30, 21, false);
 }
 
 int main(void) {

@@ -65,7 +65,15 @@ def zero_keys(pattern: Pattern, n: int, head: int, heads: int, level: int) -> np
 
 
 def dropout_factor(
-    pattern: Pattern, n: int, start: int, b: int, head: int, heads: int, level: int, seed: int
+    pattern: Pattern,
+    n: int,
+    start: int,
+    b: int,
+    head: int,
+    heads: int,
+    level: int,
+    seed: int,
+    origin: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """(n, n): 0 where the key of a query is dropped, else 1 / (1 - p)."""
     if pattern.dropout == 0.0:
@@ -73,10 +81,13 @@ def dropout_factor(
     w, r = pattern.levels[level]
     rows = np.arange(n)
     place = rows % w // r  # (p - s) / r of the rows that take part
-    segment = (start + rows // w * w)[:, None]
+    segment = (origin[0] + start + rows // w * w)[:, None]
+    level += origin[1]
     low = (place[None, :] // 4) | (place[:, None] << 32)
     high = segment % 2**32 | ((level | (b * heads + head) << 6) << 32)
-    assert start + n < 2**32, "the key would take in the high half of the segment's start"
+    assert origin[0] + start + n < 2**32, (
+        "the key would take in the high half of the segment's start"
+    )
     words = np.take_along_axis(
         philox(seed, low, high), np.broadcast_to(place % 4, (n, n))[..., None], axis=-1
     )[..., 0]
@@ -97,7 +108,13 @@ class Head:
 
 
 def each_head(
-    pattern: Pattern, q: np.ndarray, k: np.ndarray, lengths=None, cu_seqlens=None, seed: int = 0
+    pattern: Pattern,
+    q: np.ndarray,
+    k: np.ndarray,
+    lengths=None,
+    cu_seqlens=None,
+    seed: int = 0,
+    dropout_origin: tuple[int, int] = (0, 0),
 ) -> Iterator[Head]:
     """All heads of all sequences: right-padded rows, or documents packed end to end."""
     (batch, n, heads, _), kv_heads = q.shape, k.shape[2]
@@ -116,7 +133,9 @@ def each_head(
                 h // (heads // kv_heads),
                 [level_sees(pattern, *x) for x in where],
                 [
-                    dropout_factor(pattern, size, int(start), b, h, heads, x[-1], seed)
+                    dropout_factor(
+                        pattern, size, int(start), b, h, heads, x[-1], seed, dropout_origin
+                    )
                     for x in where
                 ],
                 [zero_keys(pattern, *x) for x in where],
