@@ -157,6 +157,7 @@ LNET_CUDA_OPEN(const lnet_host *host, const lnet_cuda **cuda) {
     lnet_cuda_add_streams(&table);
     lnet_cuda_add_memory(&table);
     lnet_cuda_add_copies(&table);
+    lnet_cuda_add_comm(&table);
     add_ops(&table.backend);
     *cuda = &table;
 fail:

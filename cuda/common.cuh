@@ -49,10 +49,11 @@ class lnet_device_scope {
     bool restore;
 };
 
-/* The parts of the table: stream.cu, memory.cu, copy.cu, strided_copy.cu. */
+/* The parts of the table: stream.cu, memory.cu, copy.cu, strided_copy.cu, comm_nccl.cu. */
 void lnet_cuda_add_streams(lnet_cuda *table);
 void lnet_cuda_add_memory(lnet_cuda *table);
 void lnet_cuda_add_copies(lnet_cuda *table);
+void lnet_cuda_add_comm(lnet_cuda *table);
 lnet_status lnet_cuda_copy_strided(const lnet_tensor *target, const lnet_tensor *source,
                                    lnet_stream *stream);
 

@@ -17,6 +17,7 @@ from longnet._core import (
 from longnet.attention import DilatedAttention
 from longnet.errors import (
     CheckpointError,
+    CommunicatorError,
     ConfigError,
     DataError,
     DeviceError,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 # Imported when first asked for, so that `import longnet` stays quick.
 _LAZY = {
+    "Communicator": "longnet.communicator",
     "Config": "longnet.config",
     "LongNet": "longnet.model",
     "Trainer": "longnet.train",
@@ -38,6 +40,8 @@ _LAZY = {
 
 __all__ = [
     "CheckpointError",
+    "Communicator",
+    "CommunicatorError",
     "Config",
     "ConfigError",
     "DTypeError",

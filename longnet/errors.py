@@ -29,6 +29,10 @@ class ConfigError(LongNetError, ValueError):
     """A setting is unknown, of the wrong type, or outside its range."""
 
 
+class CommunicatorError(LongNetError, RuntimeError):
+    """Ranks cannot reach each other: one died, came too late, gave up or does something else."""
+
+
 class CheckpointError(LongNetError, ValueError):
     """A checkpoint cannot be written, is incomplete, or is damaged."""
 

@@ -8,14 +8,15 @@
 #define LNET_DEVICE_H
 
 #include "lnet/backend.h"
+#include "lnet/comm.h"
 #include "lnet/parallel.h"
 
 enum { LNET_MAX_DEVICES = 64 };
 
 /* The one symbol that the CUDA backend exports. Its number changes with any struct that both sides
  * see; one of another number does not open. */
-#define LNET_CUDA_OPEN lnet_cuda_open_3
-#define LNET_CUDA_OPEN_NAME "lnet_cuda_open_3"
+#define LNET_CUDA_OPEN lnet_cuda_open_4
+#define LNET_CUDA_OPEN_NAME "lnet_cuda_open_4"
 
 struct lnet_stream {
     void *handle; /* cudaStream_t */
@@ -87,6 +88,7 @@ typedef struct lnet_cuda {
     /* The device of a pointer; fails where it is none of a GPU. */
     lnet_status (*pointer_device)(const char *name, const void *memory, int32_t *device);
 
+    lnet_comm_table comm;
     lnet_backend backend; /* slots of ops without a CUDA kernel are NULL */
 } lnet_cuda;
 

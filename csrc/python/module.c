@@ -78,7 +78,8 @@ static int module_exec(PyObject *module) {
     lnet_set_interrupt_check(check_signals);
     if (lnet_add_tensor_type(module, state) < 0 || lnet_add_ops(module, state) < 0 ||
         lnet_add_attention_type(module, state) < 0 || lnet_add_stream_type(module, state) < 0 ||
-        lnet_add_event_type(module, state) < 0 || lnet_add_device_functions(module, state) < 0)
+        lnet_add_event_type(module, state) < 0 || lnet_add_communicator_type(module, state) < 0 ||
+        lnet_add_device_functions(module, state) < 0)
         return -1;
     return 0;
 }
@@ -90,6 +91,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->attention_type);
     Py_VISIT(state->stream_type);
     Py_VISIT(state->event_type);
+    Py_VISIT(state->communicator_type);
     for (int i = 0; i < LNET_INTERRUPTED; i++) Py_VISIT(state->errors[i]);
     return 0;
 }
@@ -101,6 +103,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->attention_type);
     Py_CLEAR(state->stream_type);
     Py_CLEAR(state->event_type);
+    Py_CLEAR(state->communicator_type);
     for (int i = 0; i < LNET_INTERRUPTED; i++) Py_CLEAR(state->errors[i]);
     return 0;
 }
