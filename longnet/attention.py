@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from longnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from longnet.communicator import Communicator
 
 
 class DilatedAttention(_core.DilatedAttention):
@@ -77,6 +80,92 @@ class DilatedAttention(_core.DilatedAttention):
     >>> out, lse = attention.forward(q, k, v)  # q (B, N, H, D); k and v (B, N, Hk, D)
     >>> dq, dk, dv = attention.backward(dout, q, k, v, out, lse)
     """
+
+    def forward(  # type: ignore[override]
+        self, q: Any, k: Any, v: Any, *, comm: Communicator | None = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """Attention output and log-sum-exp.
+
+        Parameters
+        ----------
+        q : array (B, N, H, D), float32, float16 or bfloat16
+        k, v : arrays (B, N, Hk, D)
+            Of the dtype of q; H a multiple of Hk.
+        comm : Communicator, optional
+            Its ranks hold the sequence, each a shard of consecutive rows, in the order of ranks:
+            q, k, v and the results are this rank's. Shards may differ in length and be empty.
+            Every rank calls, with the same options.
+        lengths : array (B,) int64, optional
+            Rows of each batch item that exist: keys past the length do not exist, outputs past it
+            are 0 and their LSE -inf. With `comm`, of the whole sequence.
+        cu_seqlens : array (S+1,) int64, optional
+            Where each of S documents packed end to end begins, and N; B is 1. Likewise.
+        seed : int
+            Of dropout; give backward the same.
+        query_start, dropout_origin : int, tuple of int
+            Of a part of a sequence, without `comm`: q has the rows of k and v from `query_start`
+            on; dropout counts rows and levels from `dropout_origin`.
+
+        Returns
+        -------
+        out : array (B, N, H, D), the dtype of q
+        lse : array (B, H, N) float32
+            NumPy arrays where all inputs were, else longnet.Tensor.
+
+        Raises
+        ------
+        ShapeError, DTypeError, DeviceError, ConfigError
+            Of arguments that do not fit. With `comm` on every rank, before anything is sent, also
+            where the ranks differ in what must be the same.
+        CommunicatorError
+            A rank has died or did not come in time.
+        """
+        if comm is None:
+            return super().forward(q, k, v, **options)
+        from longnet import parallel
+
+        tensors = _tensors(q, k, v)
+        return _like((q, k, v), parallel.forward(self, *tensors, comm=comm, **options)[:2])
+
+    def backward(  # type: ignore[override]
+        self,
+        dout: Any,
+        q: Any,
+        k: Any,
+        v: Any,
+        out: Any,
+        lse: Any,
+        *,
+        comm: Communicator | None = None,
+        **options: Any,
+    ) -> tuple[Any, Any, Any]:
+        """Gradients of the inputs, from the gradient of the output.
+
+        Parameters
+        ----------
+        dout : array (B, N, H, D)
+        q, k, v, comm, lengths, cu_seqlens, seed, query_start, dropout_origin
+            As `forward` had them.
+        out, lse
+            What `forward` gave.
+
+        Returns
+        -------
+        dq : array (B, N, H, D)
+        dk, dv : arrays (B, N, Hk, D)
+            With `comm`, of this rank's rows, what other ranks' queries add included.
+
+        Raises
+        ------
+        ShapeError, DTypeError, DeviceError, ConfigError, CommunicatorError
+            As `forward` does.
+        """
+        if comm is None:
+            return super().backward(dout, q, k, v, out, lse, **options)
+        from longnet import parallel
+
+        arrays = (dout, q, k, v, out, lse)
+        return _like(arrays, parallel.backward(self, *_tensors(*arrays), comm=comm, **options))
 
     def visible(self, N: int, head: int = 0, *, heads: int | None = None) -> np.ndarray:
         """On how many levels each query sees each key.
@@ -185,42 +274,23 @@ class DilatedAttention(_core.DilatedAttention):
             If matplotlib is not installed.
         """
         count = self.visible(N, head, heads=heads)
-        N = _at_least("N", N, 1)
-        try:
-            import matplotlib.pyplot as plt
-            from matplotlib.collections import LineCollection
-            from matplotlib.colors import BoundaryNorm, ListedColormap
-        except ImportError as error:
-            raise ImportError(
-                "DilatedAttention.plot needs matplotlib: pip install matplotlib"
-            ) from error
+        _at_least("N", N, 1)
+        from longnet.attention_plot import draw
 
-        levels = len(self.segment_lengths)
-        if ax is None:
-            side = min(5.0 + N / 128, 9.0)  # inches: a key is never less than a pixel up to N = 700
-            ax = plt.figure(figsize=(side + 0.8, side), layout="constrained").add_subplot()
-        shades = plt.get_cmap("viridis")(np.linspace(0.66, 0.0, levels))
-        image = ax.imshow(
-            count,
-            cmap=ListedColormap([(0.965, 0.965, 0.955, 1.0), *shades]),
-            norm=BoundaryNorm(np.arange(levels + 2) - 0.5, levels + 1),
-            interpolation="nearest" if N <= 700 else "antialiased",
-            interpolation_stage="rgba",
-        )
-        for w in sorted({min(w, N) for w in self.segment_lengths}):
-            corners = [(a - 0.5, min(a + w, N) - 0.5) for a in range(0, N, w)]
-            squares = [[(a, a), (e, a), (e, e), (a, e), (a, a)] for a, e in corners]
-            ax.add_collection(LineCollection(squares, color="0.4", lw=0.7, clip_on=False))
-        bar = ax.figure.colorbar(image, ax=ax, ticks=range(levels + 1), shrink=0.6, pad=0.03)
-        bar.set_label("levels on which the query sees the key")
-        bar.ax.tick_params(length=0)
-        pairs = zip(self.segment_lengths, self.dilation_rates, strict=True)
-        ax.set_title("w/r " + ", ".join(f"{w}/{r}" for w, r in pairs) + f": head {head}")
-        ax.set_xlabel("key")
-        ax.set_ylabel("query")
-        for spine in ax.spines.values():
-            spine.set_visible(False)
-        return ax
+        return draw(self, count, head, ax)
+
+
+def _tensors(*arrays: Any) -> list[_core.Tensor]:
+    """The arrays as contiguous tensors, over the same memory where they are already."""
+    tensors = [x if isinstance(x, _core.Tensor) else _core.Tensor(x) for x in arrays]
+    return [x if x.is_contiguous else x.copy() for x in tensors]
+
+
+def _like(arrays: Sequence[Any], results: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The results as NumPy arrays where all of `arrays` are."""
+    if all(isinstance(x, np.ndarray) for x in arrays):
+        return tuple(x.numpy() for x in results)
+    return results
 
 
 def _at_least(name: str, value: object, least: int) -> int:

@@ -28,7 +28,19 @@ FOREIGN = re.compile(r"^(Python|numpy/|cuda|cublas|nccl|mpi)", re.IGNORECASE)
 # Lower layers first: a module imports only modules of its own layer or of lower ones.
 LAYERS = [
     {"errors", "arguments", "cuda_libraries", "kept", "_core"},
-    {"attention", "config", "schedules", "data", "checkpoint", "random", "matmul", "blas"},
+    {"communicator"},
+    {"parallel"},
+    {
+        "attention",
+        "attention_plot",
+        "config",
+        "schedules",
+        "data",
+        "checkpoint",
+        "random",
+        "matmul",
+        "blas",
+    },
     {"anomaly"},
     {"autograd"},
     {"functional", "torch"},
@@ -128,6 +140,11 @@ def test_mixers_do_not_know_each_other_nor_the_trainer_a_mixer():
     for path in (ROOT / "longnet/train").rglob("*.py"):
         for name in names:
             assert not re.search(rf"[\"'.]{name}[\"'.]", path.read_text()), f"{path} names {name}"
+
+
+def test_communicators_know_nothing_of_what_they_carry():
+    for path in (ROOT / "longnet/communicator").glob("*.py"):
+        assert imported(path) <= {"communicator", "_core", "errors", "cuda_libraries"}, path.name
 
 
 def test_references_do_not_call_the_extension():
