@@ -231,3 +231,10 @@ def test_tensors_give_tensors(rng):
         assert isinstance(lse, Tensor)
 
     results(on_shards(call, (20, 20)))
+
+
+def test_something_that_is_no_communicator(rng):
+    case = make_case(rng, LONG, 20)
+    attention = longnet.DilatedAttention(**asdict(case.pattern))
+    with pytest.raises(TypeError, match=r"forward: comm: found 4, expected a longnet.Communicator"):
+        attention.forward(case.q, case.k, case.v, comm=4)

@@ -46,10 +46,14 @@ def plan_call(
 
     Raises
     ------
+    TypeError
+        `comm` is no communicator.
     ShapeError, DTypeError, DeviceError, ConfigError
         What is wrong with this rank's arguments; on the other ranks a ConfigError that names the
         rank and says so. ConfigError on every rank where they differ in what must be the same.
     """
+    if not isinstance(comm, Communicator):
+        raise TypeError(f"{name}: comm: found {comm!r}, expected a longnet.Communicator")
     error: LongNetError | None = None
     same: dict[str, Any] = {}
     rows = 0
