@@ -16,7 +16,7 @@ import numpy as np
 from longnet._core import DilatedAttention, Tensor, ops
 from longnet.communicator import Communicator
 from longnet.parallel.agreement import plan_call
-from longnet.parallel.compact import Shard, zeros
+from longnet.parallel.compact import Shard, with_levels, zeros
 from longnet.parallel.crossing import Crossing
 from longnet.parallel.messages import start_gradients, start_keys
 from longnet.parallel.plan import Local
@@ -184,16 +184,12 @@ def _rows(shard: Shard, local: Local, x: Tensor) -> Tensor:
 def _local_attention(shard: Shard, local: Local) -> DilatedAttention:
     """The levels of a local call."""
     like = shard.attention
-    return DilatedAttention(
+    return with_levels(
+        like,
         [like.segment_lengths[i] for i in local.levels],
         [like.dilation_rates[i] for i in local.levels],
-        like.causal,
         offsets=like.offsets,
-        gradient=like.gradient,
         zero_keys=like.zero_keys,
-        scale=like.scale,
-        dropout=like.dropout,
-        deterministic=like.deterministic,
     )
 
 

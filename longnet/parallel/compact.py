@@ -5,6 +5,7 @@ A compact tensor is (B*H, M, 1, D): the rows of one segment that take part, one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +54,7 @@ class Shard:
     def compact_attention(self, crossing: Crossing) -> tuple[DilatedAttention, dict[str, Any]]:
         """Return ordinary attention over the compact rows, and the options of its calls."""
         like, rows = self.attention, crossing.keys + max(crossing.zeros, default=0)
-        attention = DilatedAttention(
-            [rows],
-            [1],
-            like.causal,
-            gradient=like.gradient,
-            scale=like.scale,
-            dropout=like.dropout,
-            deterministic=like.deterministic,
-        )
+        attention = with_levels(like, [rows], [1])
         options: dict[str, Any] = {
             "query_start": crossing.windows[self.plan.rank][0],
             "dropout_origin": (crossing.start, crossing.level),
@@ -72,6 +65,26 @@ class Shard:
             lengths = [min(n + z, rows) for n, z in zip(crossing.counts, extra, strict=True)]
             options["lengths"] = np.array(self.table(tuple(lengths)), np.int64)
         return attention, options
+
+
+def with_levels(
+    like: DilatedAttention,
+    segment_lengths: Sequence[int],
+    dilation_rates: Sequence[int],
+    **changes: Any,
+) -> DilatedAttention:
+    """Return attention on other levels, with `offsets` and `zero_keys` as `changes`
+    gives them, and like `like` in all else."""
+    return DilatedAttention(
+        segment_lengths,
+        dilation_rates,
+        like.causal,
+        gradient=like.gradient,
+        scale=like.scale,
+        dropout=like.dropout,
+        deterministic=like.deterministic,
+        **changes,
+    )
 
 
 def zeros(shape: tuple[int, ...], dtype: str, device: str) -> Tensor:
