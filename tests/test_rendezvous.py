@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from longnet import CommunicatorError
-from longnet.communicator.hub import Hub
+from longnet.communicator.hub import Hub, send
 from longnet.communicator.rendezvous import Rendezvous
 
 TIMEOUT = 20.0
@@ -116,6 +116,27 @@ def test_a_rank_that_closed_is_named_but_what_it_said_counts(four):
     assert str(error) == "rank 1 of 4, barrier: rank 0 closed without calling it"
     assert four[1].left == [0]
     assert four[1].failure is None
+
+
+def test_rank_0_ends_after_its_hub_has_answered(four, monkeypatch):
+    """Its process may end right after, and the hub's thread with it."""
+    answered = []
+
+    def slow(connection, message, body=b""):
+        time.sleep(0.02)
+        send(connection, message, body)
+        answered.append(message["kind"])
+
+    monkeypatch.setattr("longnet.communicator.hub.send", slow)
+
+    def call(r):
+        found = r.gather(r.rank, "gather")
+        if r.rank == 0:
+            r.close()
+            return found, answered.count("values")
+        return found
+
+    assert on_all(four, call) == [([0, 1, 2, 3], 4)] + [[0, 1, 2, 3]] * 3
 
 
 def test_late_ranks_are_named_at_the_deadline():

@@ -69,10 +69,17 @@ class Hub(threading.Thread):
     size : int
         How many ranks there are.
     address : (str, int)
-        Where to listen; port 0 takes any. `address` of the hub has the port taken.
+        Where to listen; port 0 takes any.
     token : str
         What a connection must begin with: others, such as port scanners or another job's ranks,
         are turned away.
+
+    Attributes
+    ----------
+    address : (str, int)
+        Where it listens.
+    answered : threading.Event
+        Rank 0 has left, and whatever was complete before has been sent: its process may end.
 
     Raises
     ------
@@ -92,6 +99,7 @@ class Hub(threading.Thread):
         self._gone: set[int] = set()
         self._calls: dict[str, _Call] = {}
         self._notices: list[dict[str, Any]] = []  # for ranks that come later
+        self.answered = threading.Event()
 
     def run(self) -> None:
         """Serve."""
@@ -101,6 +109,8 @@ class Hub(threading.Thread):
                     self._welcome()
                 else:
                     self._serve(key.data, self._connections[key.data])
+            if 0 in self._gone:
+                self.answered.set()
         self._selector.close()
         self._listener.close()
 

@@ -11,7 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from longnet.communicator.hub import Address, receive, send
+from longnet.communicator.hub import Address, Hub, receive, send
+
+FAREWELL = 5.0  # seconds that rank 0 waits for its hub to send what other ranks were promised
 
 
 class Link:
@@ -29,6 +31,8 @@ class Link:
         Of `time.monotonic`.
     token : str
         The hub's.
+    hub : Hub, optional
+        On rank 0, which serves others with its process: it ends after what it owes them is sent.
 
     Raises
     ------
@@ -37,7 +41,13 @@ class Link:
     """
 
     def __init__(
-        self, rank: int, size: int, addresses: Sequence[Address], deadline: float, token: str
+        self,
+        rank: int,
+        size: int,
+        addresses: Sequence[Address],
+        deadline: float,
+        token: str,
+        hub: Hub | None = None,
     ) -> None:
         self.rank = rank
         self.changed = threading.Condition()
@@ -48,6 +58,8 @@ class Link:
         self._replies: dict[tuple[str, str], tuple[dict[str, Any], bytes]] = {}
         self._news: list[tuple[set[int], str]] = []  # whom it concerns; no reason: it died
         self._closed = False
+        self._ended = False
+        self._hub = hub
         threading.Thread(target=self._read, name="longnet rendezvous reader", daemon=True).start()
         atexit.register(self._exit)
 
@@ -59,8 +71,8 @@ class Link:
         with self.changed:
             while (kind, call) not in self._replies:
                 failure = self.failure(members)
-                if failure is not None:
-                    raise ConnectionError(failure)
+                if failure is not None or self._ended:
+                    raise ConnectionError(failure or "rank 0 has closed its communicator")
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
@@ -85,7 +97,7 @@ class Link:
         return None
 
     def close(self) -> None:
-        """Say goodbye. A second call does nothing."""
+        """Say goodbye; a hub of this process first answers. A second call does nothing."""
         atexit.unregister(self._exit)
         if not self._closed:
             self.tell({"kind": "bye"})
@@ -94,6 +106,8 @@ class Link:
                 self.changed.notify_all()
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_WR)
+            if self._hub is not None:
+                self._hub.answered.wait(FAREWELL)
 
     def _exit(self) -> None:
         error = getattr(sys, "last_value", None)
@@ -112,6 +126,7 @@ class Link:
         with self.changed:
             if 0 not in self.left:
                 self._news.append(({0}, ""))
+            self._ended = True
             self.changed.notify_all()
         self._connection.close()
 

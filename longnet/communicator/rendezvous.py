@@ -79,7 +79,7 @@ class Rendezvous:
             hub.start()
             addresses = [("127.0.0.1", hub.address[1])]
         try:
-            link = Link(rank, size, addresses, deadline, token)
+            link = Link(rank, size, addresses, deadline, token, hub)
         except ConnectionError as error:
             raise CommunicatorError(f"rank {rank} of {size}, rendezvous: {error}") from None
         return cls(link, range(size), "", timeout)
@@ -161,7 +161,7 @@ class Rendezvous:
         self._link.tell({"kind": "abort", "members": self._members, "reason": reason})
 
     def close(self) -> None:
-        """Say goodbye, waiting for nobody. Of a group it does nothing: it ends with the whole."""
+        """Say goodbye, waiting for no rank. Of a group it does nothing: it ends with the whole."""
         if not self._name:
             self._link.close()
 
