@@ -21,6 +21,7 @@ template <typename gradient> struct adamw_job {
     bool bfloat16; /* what `rounded` is; else float16 */
     enum rounding rounding;
     uint64_t seed;
+    int64_t first; /* of the words: a multiple of 4 */
     struct lnet_adamw_factors factors;
 };
 
@@ -41,7 +42,7 @@ static __device__ __forceinline__ void round_weight(const adamw_job<gradient> &j
                                                     bool whole, float (&x)[V]) {
     if (job.rounding == STOCHASTIC) {
         uint32_t word[V];
-        lnet_random_words(word, job.seed, first);
+        lnet_random_words(word, job.seed, job.first + first);
 #pragma unroll
         for (int i = 0; i < V; i++)
             x[i] = job.bfloat16 ? lnet_round_bfloat16(x[i], word[i])
@@ -126,6 +127,7 @@ static lnet_status launch(const struct lnet_adamw_args *args, lnet_stream *strea
         job.rounding = args->stochastic ? STOCHASTIC : TO_NEAREST;
         job.aligned = job.aligned && lnet_is_aligned(job.rounded, V * 2);
         job.seed = args->seed;
+        job.first = args->first;
     }
     if (args->factor != NULL) job.factor = static_cast<const float *>(args->factor->data);
     job.factors = lnet_adamw_factors(args);

@@ -9,6 +9,7 @@ import numpy as np
 
 from longnet import _core
 from longnet.arguments import integer
+from longnet.attention_stream import StreamedAttention
 from longnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from longnet.communicator import Communicator
 
 
-class DilatedAttention(_core.DilatedAttention):
+class DilatedAttention(StreamedAttention):
     r"""Dilated attention (LongNet, arXiv 2307.02486, section 2.2 and equations 5-15).
 
     Level :math:`i` cuts the sequence into segments of :math:`w_i` rows and keeps one row in
@@ -55,8 +56,7 @@ class DilatedAttention(_core.DilatedAttention):
     scale : float, optional
         Factor of the scores; ``1 / sqrt(D)`` by default.
     dropout : float
-        The chance, in [0, 1), that a probability is dropped; the others are divided by
-        ``1 - dropout``.
+        The chance, in [0, 1), that a probability is dropped; others are divided by ``1 - dropout``.
     deterministic : bool
         Whether gradients have the same bits every time on a GPU, which takes longer there. They
         have on a CPU, and outputs have everywhere.

@@ -9,21 +9,20 @@ record behind it, so that memory is returned while the walk goes on.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import count
-from typing import Any
 
-from longnet import anomaly
+from longnet import anomaly, finality
 from longnet._core import Tensor, ops
 from longnet.errors import LongNetError, ShapeError
+from longnet.recording import is_recording, no_grad, recording
+
+__all__ = ["Node", "Variable", "attach", "is_recording", "no_grad", "record", "recording"]
 
 # Gradient of a result -> gradients of the inputs; None where none is wanted. Where the node
 # absorbs, the gradient that the first input has so far, or None, is a second argument.
 Backward = Callable[..., Sequence[Tensor | None]]
 
-_recording: ContextVar[bool] = ContextVar("recording", default=True)
 _order = count()
 
 
@@ -43,18 +42,26 @@ class Node:
         Whether `backward` may return its argument, or a view of it, or one tensor twice.
     absorbs : bool
         Whether `backward` takes, and adds to, the gradient that the first input has so far.
+    leaves : collection of Variable or None
+        Leaves that `backward` itself gives gradients to; None where they are not known.
     """
 
-    __slots__ = ("absorbs", "backward", "inputs", "order", "passes")
+    __slots__ = ("absorbs", "backward", "inputs", "leaves", "order", "passes")
 
     def __init__(
-        self, inputs: Sequence[Variable], backward: Backward, passes: bool, absorbs: bool = False
+        self,
+        inputs: Sequence[Variable],
+        backward: Backward,
+        passes: bool,
+        absorbs: bool,
+        leaves: Collection[Variable] | None,
     ) -> None:
         self.order = next(_order)
         self.inputs = tuple(x._target() for x in inputs)
         self.backward: Backward | None = backward
         self.passes = passes
         self.absorbs = absorbs
+        self.leaves = leaves
 
 
 class Variable:
@@ -75,14 +82,18 @@ class Variable:
     grad : Tensor or None
         Sum of the gradients of all `backward` calls since it was last None; of the shape and dtype
         of `data`. Only variables that were not computed have one.
+    store : callable or None
+        Called with the first gradient of a leaf, it puts that where gradients shall be summed and
+        returns the place. Without it they are summed in memory that an op has made.
     """
 
-    __slots__ = ("_node", "data", "grad", "requires_grad")
+    __slots__ = ("_node", "data", "grad", "requires_grad", "store")
 
     def __init__(self, data: Tensor, requires_grad: bool = False) -> None:
         self.data = data
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None
+        self.store: Callable[[Tensor], Tensor] | None = None
         self._node: Node | None = None
 
     @property
@@ -147,7 +158,9 @@ class Variable:
     def _accumulate(self, gradient: Tensor, owned: bool) -> None:
         if gradient.shape != self.shape:
             raise ShapeError(f"gradient of shape {gradient.shape}, expected {self.shape}")
-        if self.grad is None:
+        if self.grad is None and self.store is not None:
+            self.grad = self.store(gradient)
+        elif self.grad is None:
             self.grad = gradient if owned else gradient.copy()
         else:
             ops.add(self.grad, self.grad, gradient, 1.0)
@@ -177,10 +190,12 @@ def _walk(root: Node, gradient: Tensor) -> None:
     """Visit the nodes below `root`, the latest first, so that no gradient is passed on unsummed."""
     pending = {root: _Pending(gradient, owned=False)}
     queue = [(-root.order, root)]
-    while queue:
-        node = heapq.heappop(queue)[1]
-        for target in _visit(node, pending):
-            heapq.heappush(queue, (-target.order, target))
+    with finality.following(root) as visited:
+        while queue:
+            node = heapq.heappop(queue)[1]
+            for target in _visit(node, pending):
+                heapq.heappush(queue, (-target.order, target))
+            visited(node)
 
 
 def _visit(node: Node, pending: dict[Node, _Pending]) -> Iterator[Node]:
@@ -253,9 +268,10 @@ def record(
         On the tape if an input requires a gradient and recording is on.
     """
     anomaly.check(backward, "the result", data)
-    if not (_recording.get() and any(x.requires_grad for x in inputs)):
+    finality.take(inputs)
+    if not (is_recording() and any(x.requires_grad for x in inputs)):
         return Variable(data)
-    return attach(data, inputs, backward, passes=passes, absorbs=absorbs)
+    return attach(data, inputs, backward, passes=passes, absorbs=absorbs, leaves=())
 
 
 def attach(
@@ -265,36 +281,16 @@ def attach(
     *,
     passes: bool = False,
     absorbs: bool = False,
+    leaves: Collection[Variable] | None = None,
 ) -> Variable:
     """Make a variable that is on the tape in any case: `backward` reaches leaves of its own too.
 
-    Parameters and result are those of `record`.
+    Parameters and result are those of `record`, but for
+
+    leaves : collection of Variable, optional
+        Which ones, as `longnet.finality.leaves_taken` gives them; any, if it is not known.
     """
     out = Variable(data)
     out.requires_grad = True
-    out._node = Node(inputs, backward, passes, absorbs)
+    out._node = Node(inputs, backward, passes, absorbs, leaves)
     return out
-
-
-def is_recording() -> bool:
-    """Whether ops are recorded."""
-    return _recording.get()
-
-
-@contextmanager
-def _set_recording(recording: bool) -> Iterator[None]:
-    token = _recording.set(recording)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
-
-
-def no_grad() -> Any:
-    """Return a context manager inside which nothing is recorded."""
-    return _set_recording(False)
-
-
-def recording() -> Any:
-    """Return a context manager inside which ops are recorded, also in one of `no_grad`."""
-    return _set_recording(True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from longnet import random
 from longnet._core import Tensor, ops
 from longnet.autograd import Variable, attach, is_recording, no_grad, recording
+from longnet.finality import leaves_taken
 from longnet.functional import reshape
 from longnet.functional.buffers import empty, matrix
 from longnet.kept import Kept, keeping
@@ -52,7 +53,7 @@ def checkpoint(
     recorded = is_recording()
     kept = Kept() if keep and recorded else None
     seeds = random.current().copy()
-    with no_grad(), keeping(kept):
+    with no_grad(), keeping(kept), leaves_taken() as leaves:
         result = fn(*variables)
         tail_seeds = random.current().copy()
         if tail is not None:
@@ -74,7 +75,7 @@ def checkpoint(
             out.backward(gradient)
         return [x.grad for x in again]
 
-    return attach(result.data, variables, backward)
+    return attach(result.data, variables, backward, leaves=leaves)
 
 
 def in_chunks(fn: RowFunction, x: Variable) -> Variable:
@@ -97,12 +98,13 @@ def in_chunks(fn: RowFunction, x: Variable) -> Variable:
     chunks = _chunks(rows)
     leaves = [Variable(rows[chunk], x.requires_grad) for chunk in chunks]
     parts, joined = [], _Joined(rows)
-    for chunk, leaf in zip(chunks, leaves, strict=True):
-        part = fn(leaf)
-        joined.put(chunk, part.data)
-        if is_recording():
-            part.data = joined.tensor[chunk]  # the chunk's own memory is given back
-            parts.append(part)
+    with leaves_taken() as taken:
+        for chunk, leaf in zip(chunks, leaves, strict=True):
+            part = fn(leaf)
+            joined.put(chunk, part.data)
+            if is_recording():
+                part.data = joined.tensor[chunk]  # the chunk's own memory is given back
+                parts.append(part)
     result = joined.tensor.reshape(*x.shape[:-1], joined.tensor.shape[-1])
     if not is_recording():
         return Variable(result)
@@ -114,7 +116,7 @@ def in_chunks(fn: RowFunction, x: Variable) -> Variable:
             dx.put(chunk, leaf.grad)
         return [dx.tensor.reshape(*x.shape) if x.requires_grad else None]
 
-    return attach(result, [x], backward)
+    return attach(result, [x], backward, leaves=taken)
 
 
 def _through_chunks(fn: RowFunction, x: Variable, gradient: Tensor) -> Tensor:

@@ -70,6 +70,18 @@ def reduce_scatter(c):
         same(out, total([values(r, (c.size, *shape), dtype)[c.rank, ...] for r in range(c.size)]))
 
 
+def in_place(c):
+    for shape, dtype in inputs():
+        out = poisoned((c.size, *shape), dtype)
+        out[c.rank] = values(c.rank, shape, dtype)
+        c.all_gather(out, out[c.rank : c.rank + 1].reshape(shape))
+        same(out, np.stack([values(r, shape, dtype) for r in range(c.size)]))
+        x = values(c.rank, (c.size, *shape), dtype)
+        c.reduce_scatter(x[c.rank : c.rank + 1].reshape(shape), x)
+        expected = total([values(r, (c.size, *shape), dtype)[c.rank, ...] for r in range(c.size)])
+        same(x[c.rank, ...], expected)
+
+
 def all_reduce(c):
     for shape, dtype in inputs():
         parts = [values(r, shape, dtype) for r in range(c.size)]

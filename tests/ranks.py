@@ -52,6 +52,14 @@ def run_threads(
     return outcomes
 
 
+def returned(outcomes: list[Any]) -> list[Any]:
+    """What `run_threads` gave, where no rank raised; else the first error."""
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes
+
+
 def mpirun(
     size: int, *arguments: str, timeout: float = 120, **environment: str
 ) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ops import FLOATS, Call, assert_close, check_contract, check_offsets, poison
 from reference.adamw import adamw
+from reference.philox import philox
 from reference.rounding import stochastic
 from reference.uniform import words
 
@@ -29,7 +30,7 @@ def make(rng, shape=(700, 131), dtype=np.float32, rounded=None, **options):
 def exact(call):
     """The reference's weight, m and v."""
     arguments = {**call.outputs, **call.inputs}
-    for name in ("rounded", "stochastic", "seed"):
+    for name in ("rounded", "stochastic", "seed", "first"):
         arguments.pop(name, None)
     return adamw(**arguments)
 
@@ -89,6 +90,25 @@ def test_rounding_at_any_size(rng, dtype):
     assert np.array_equal(rounded.astype(float), expected.astype(float), equal_nan=True)
     signs = np.signbit(rounded) == np.signbit(expected)
     assert signs[~np.isnan(kept)].all()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("count", [1, 5, 64, 4001])
+@pytest.mark.parametrize("first", [4, 60, 2048])
+def test_a_part_has_the_bits_it_has_in_the_whole(rng, dtype, count, first):
+    call = make(rng, (7001,), rounded=dtype, stochastic=True)
+    part = slice(first, first + count)
+    expected = [output[part] for output in call()]
+    call.outputs = {name: array[part] for name, array in call.outputs.items()}
+    found = call(grad=call.inputs["grad"][part], first=first)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_first_element_of_a_large_tensor(rng):
+    call = make(rng, (100,), rounded=HALVES[1], stochastic=True, first=2**40)
+    weight, _, _, rounded = call()
+    random = philox(call.inputs["seed"], 2**38 + np.arange(25), 0).reshape(-1)
+    assert np.array_equal(rounded, stochastic(weight, random, HALVES[1]))
 
 
 @pytest.mark.parametrize("value", [1 + 2**-12, -0.3, 3e-6])
@@ -156,6 +176,8 @@ BAD_VALUES = [
     ({"learning_rate": np.inf}, "learning_rate is inf, expected a finite number"),
     ({"weight_decay": np.nan}, "weight_decay is nan, expected a finite number"),
     ({"stochastic": True}, "stochastic without rounded, expected both"),
+    ({"first": -4}, "first is -4, expected a multiple of 4, 0 or more"),
+    ({"first": 6}, "first is 6, expected a multiple of 4, 0 or more"),
 ]
 
 

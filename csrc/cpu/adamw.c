@@ -11,6 +11,7 @@ struct adamw_job {
     bool stochastic;
     lnet_dtype rounded; /* float32: there is none */
     uint64_t seed;
+    int64_t first;
 };
 
 /* In float32 still: what stores it in its dtype has nothing left to round. */
@@ -38,7 +39,7 @@ static void kernel(const void *args, float *const *out, const float *const *in, 
         vec_store(out[2] + i, v);
     }
     if (job->stochastic)
-        round_stochastically(job, out[3], out[0], first, n);
+        round_stochastically(job, out[3], out[0], job->first + first, n);
     else if (job->rounded != LNET_FLOAT32)
         memcpy(out[3], out[0], (size_t)n * sizeof(float));
 }
@@ -49,7 +50,8 @@ lnet_status LNET_CPU(adamw)(const struct lnet_adamw_args *args, lnet_stream *str
                             .factor = a->factor != NULL ? *(const float *)a->factor->data : 1.0f,
                             .stochastic = a->stochastic,
                             .rounded = a->rounded != NULL ? a->rounded->dtype : LNET_FLOAT32,
-                            .seed = a->seed};
+                            .seed = a->seed,
+                            .first = a->first};
     (void)stream;
     if (!isfinite(job.factor)) return LNET_OK;
     return for_elements(&(struct element_job){.kernel = kernel,

@@ -32,6 +32,10 @@ static lnet_status check_adamw(const char *op, const struct lnet_adamw_args *arg
                          args->step);
     if (args->stochastic && args->rounded == NULL)
         return lnet_fail(LNET_VALUE_ERROR, "%s: stochastic without rounded, expected both", op);
+    if (args->first < 0 || args->first % 4 != 0)
+        return lnet_fail(LNET_VALUE_ERROR,
+                         "%s: first is %" PRId64 ", expected a multiple of 4, 0 or more", op,
+                         args->first);
 fail:
     return status;
 }
@@ -39,4 +43,4 @@ fail:
 LNET_DEFINE_OP(adamw, LNET_FIELD(weight), LNET_FIELD(m), LNET_FIELD(v), LNET_OPTIONAL(rounded),
                LNET_FIELD(grad), LNET_OPTIONAL(factor), LNET_FIELD(learning_rate),
                LNET_FIELD(beta1), LNET_FIELD(beta2), LNET_FIELD(eps), LNET_FIELD(weight_decay),
-               LNET_FIELD(step), LNET_FIELD(stochastic), LNET_FIELD(seed));
+               LNET_FIELD(step), LNET_FIELD(stochastic), LNET_FIELD(seed), LNET_OPTIONAL(first));

@@ -7,7 +7,9 @@
  *                     - learning_rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
  *
  * `rounded` gets the new weight in its dtype: rounded to nearest even, or stochastically, as
- * lnet/rounding.h says, element i by word i mod 4 of Philox counter i / 4 under key `seed`.
+ * lnet/rounding.h says, element i by word i mod 4 of Philox counter i / 4 under key `seed`. A
+ * consecutive part of a weight, which begins at its element `first`, draws the words that are its
+ * own in a call on the whole.
  *
  * `factor`, clipping's and the mean's, is a number on the tensors' device, or 1. Where it is not
  * finite nothing changes. */
@@ -33,6 +35,7 @@ struct lnet_adamw_args {
     int64_t step;    /* 1 or more */
     bool stochastic; /* with `rounded` */
     uint64_t seed;   /* of stochastic rounding */
+    int64_t first;   /* 0 or more, a multiple of 4 */
 };
 
 /* A step as numbers that are computed once:

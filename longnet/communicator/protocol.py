@@ -100,7 +100,8 @@ class Communicator(ABC):
         return list(threads.communicators(size, timeout))
 
     def all_gather(self, out: Array, x: Array, *, blocking: bool = True) -> Work | None:
-        """Write every rank's `x` (any shape) to `out` (size, \\*x.shape), in the order of ranks.
+        """Write every rank's `x` (any shape) to `out` (size, \\*x.shape), in the order of ranks;
+        `x` may be ``out[rank]`` itself.
 
         Raises
         ------
@@ -118,8 +119,8 @@ class Communicator(ABC):
     def reduce_scatter(self, out: Array, x: Array, *, blocking: bool = True) -> Work | None:
         """Write to `out` the sum over the ranks of their ``x[rank]``; `x` is (size, \\*out.shape).
 
-        The order of the sum depends on nothing but the number of ranks. On the host it is that of
-        the ranks, and float16 and bfloat16 are summed in float32 and rounded once.
+        `out` may be ``x[rank]`` itself. The order of the sum depends on the number of ranks alone;
+        on the host it is theirs, and 16-bit floats are summed in float32 and rounded once.
         """
         out_, x_ = self._tensors("reduce_scatter", out=out, x=x)
         checks.like("reduce_scatter", "x", x_, (self.size, *out_.shape), out_)

@@ -51,7 +51,14 @@ class Parameter(Variable):
         """Return the weight in the dtype of activations, on the tape."""
         if self.rounded is None or self.rounded.dtype != dtype:
             return cast(self, dtype)
-        return record(self.rounded, [self], lambda dy: [cast_to(dy, self.dtype)])
+        stored = self.store is not None
+
+        def backward(dy: Tensor) -> list[Tensor]:
+            if stored and self.grad is None:
+                return [dy]  # `store` casts it on the way to its place
+            return [cast_to(dy, self.dtype)]
+
+        return record(self.rounded, [self], backward, passes=stored)
 
 
 def initialise(parameters: Iterable[tuple[str, Parameter]], seed: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -52,29 +52,73 @@ def plan_call(
         What is wrong with this rank's arguments; on the other ranks a ConfigError that names the
         rank and says so. ConfigError on every rank where they differ in what must be the same.
     """
-    if not isinstance(comm, Communicator):
+    pattern = agree_on_pattern(
+        name,
+        attention,
+        comm,
+        lambda: (tensors, tensors[1].shape[1]),  # of k, or of q
+        lengths=lengths,
+        cu_seqlens=cu_seqlens,
+        seed=seed,
+    )
+    return make_plan(pattern, comm.rank)
+
+
+def agree_on_pattern(
+    name: str,
+    attention: DilatedAttention,
+    comm: Communicator | None,
+    inputs: Callable[[], tuple[Sequence[Tensor], int]],
+    *,
+    lengths: Any,
+    cu_seqlens: Any,
+    seed: int,
+) -> Pattern:
+    """Likewise, and say who sees whom.
+
+    Parameters
+    ----------
+    name, attention, lengths, cu_seqlens, seed
+        As above.
+    comm : Communicator or None
+        None for a rank alone.
+    inputs : function
+        Returns tensors as above, which may have fewer rows, and the rows of this shard; what it
+        raises is told to all ranks.
+
+    Returns
+    -------
+    Pattern
+
+    Raises
+    ------
+    TypeError, ShapeError, DTypeError, DeviceError, ConfigError
+        As above.
+    """
+    if comm is not None and not isinstance(comm, Communicator):
         raise TypeError(f"{name}: comm: found {comm!r}, expected a longnet.Communicator")
     error: LongNetError | None = None
     same: dict[str, Any] = {}
     rows = 0
     try:
+        tensors, rows = inputs()
         same = _same(attention, comm, tensors, lengths, cu_seqlens, seed)
-        rows = tensors[1].shape[1]  # of k, or of q
     except LongNetError as found:
         error = found
-    others = comm.gather_objects((str(error) if error else None, same, rows))
+    mine = str(error) if error else None, same, rows
+    others = [mine] if comm is None else comm.gather_objects(mine)
     if error is not None:
         raise error
     for rank, (message, _, _) in enumerate(others):
         if message is not None:
             raise ConfigError(f"{name}: rank {rank}: {message}")
     for what, value in same.items():
-        if any(other[what] != value for _, other, _ in others):
+        if comm is not None and any(other[what] != value for _, other, _ in others):
             comm.agree(f"{name}: {what}", value)
     shards = tuple(rows for _, _, rows in others)
     _check_rows(name, same, sum(shards))
     levels = zip(attention.segment_lengths, attention.dilation_rates, strict=True)
-    pattern = Pattern(
+    return Pattern(
         levels=tuple(levels),
         causal=attention.causal,
         zero_keys=attention.zero_keys,
@@ -85,12 +129,11 @@ def plan_call(
         lengths=same["lengths"] or None,
         cu_seqlens=same["cu_seqlens"],
     )
-    return make_plan(pattern, comm.rank)
 
 
 def _same(
     attention: DilatedAttention,
-    comm: Communicator,
+    comm: Communicator | None,
     tensors: Sequence[Tensor],
     lengths: Any,
     cu_seqlens: Any,
@@ -101,7 +144,7 @@ def _same(
     q, k = tensors[:2] if len(tensors) == 3 else tensors[1:3]
     if k.shape[1] != q.shape[1]:
         raise ShapeError(f"k: {k.shape[1]} rows, expected {q.shape[1]} as q has")
-    if q.device != comm.device:
+    if comm is not None and q.device != comm.device:
         raise DeviceError(f"q: on {q.device}, expected {comm.device}, the communicator's device")
     return {
         "attention": repr(attention),

@@ -8,7 +8,7 @@ computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,31 @@ def forward(
     """
     options: dict[str, Any] = {"lengths": lengths, "cu_seqlens": cu_seqlens, "seed": seed}
     plan = plan_call("DilatedAttention.forward", attention, comm, (q, k, v), **options)
+    shard = Shard(attention, comm, plan, q.shape[0], q.shape[2], seed)
+    return attend(shard, q, k, v, start_keys(shard, k, v))
+
+
+def attend(
+    shard: Shard, q: Tensor, k: Tensor, v: Tensor, arrive: Callable[[], Sequence[Tensor]]
+) -> tuple[Tensor, ...]:
+    """Attention of a shard's rows, as its plan says.
+
+    Parameters
+    ----------
+    shard : Shard
+    q, k, v
+        As `forward` takes them.
+    arrive : function
+        Returns compact keys and values of each crossing segment that queries look at; called when
+        the levels inside the shard are queued.
+
+    Returns
+    -------
+    out, lse, *keys
+        As `forward` returns them.
+    """
+    plan = shard.plan
     B, L, H, _ = q.shape
-    shard = Shard(attention, comm, plan, B, H, seed)
-    arrive = start_keys(shard, k, v)
     out: Tensor | None = None
     for local in plan.locals:
         part, part_lse = _local_attention(shard, local).forward(

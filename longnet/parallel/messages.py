@@ -25,15 +25,23 @@ def start_keys(shard: Shard, k: Tensor, v: Tensor) -> Callable[[], Keys]:
         Waits for them.
     """
     plan = shard.plan
-    own: list[Message] = []
-    sends, receives = [], []
+    own = []
     for crossing in plan.crossings:
         message = _message(shard, crossing, plan.rank, k)
         for part, x in zip((message[0], message[1]), (k, v), strict=True):
             ops.gather_rows(part, x, crossing.starts(plan.rank, plan.begin), crossing.step)
-        own.append((plan.rank, message))
+        own.append(message)
+    return exchange_keys(shard, own)
+
+
+def exchange_keys(shard: Shard, own: Sequence[Tensor]) -> Callable[[], Keys]:
+    """Likewise, of this rank's window (2, B*H, W, D) of each crossing segment."""
+    plan = shard.plan
+    sends: list[Message] = []
+    receives: list[Message] = []
+    for crossing, message in zip(plan.crossings, own, strict=True):
         sends += [(reader, message) for reader in crossing.readers]
-        receives += [(source, _message(shard, crossing, source, k)) for source in crossing.sources]
+        receives += [(rank, _message(shard, crossing, rank, message)) for rank in crossing.sources]
     work = shard.comm.exchange(sends, receives, blocking=False)
 
     def finish() -> Keys:
@@ -42,7 +50,7 @@ def start_keys(shard: Shard, k: Tensor, v: Tensor) -> Callable[[], Keys]:
         arrived = iter(receives)
         keys: Keys = []
         for crossing, message in zip(plan.crossings, own, strict=True):
-            parts = [message, *islice(arrived, len(crossing.sources))]
+            parts = [(plan.rank, message), *islice(arrived, len(crossing.sources))]
             if crossing.keys:
                 keys += _assemble(shard, crossing, parts)
         return keys
