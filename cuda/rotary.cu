@@ -5,6 +5,7 @@
  * times a sum of two doubles), so that position 2^40 is as exact as position 1.
  *
  * Rows that no document of an impossible cu_seqlens holds become NaN. */
+#include "cuda/positions.cuh"
 #include "cuda/rows.cuh"
 
 extern "C" {
@@ -51,21 +52,9 @@ struct position {
 };
 
 static __device__ position position_of(const rotary_job &a, int64_t row) {
-    int64_t p = a.start + row % a.length;
+    const int64_t p = position_in(a.starts, a.documents, a.start + row % a.length);
     position found = {NAN, 0.0};
-    if (a.starts != NULL) {
-        int64_t low = 0, high = a.documents; /* starts[low] <= p < starts[high] */
-        while (high - low > 1) {
-            const int64_t middle = low + (high - low) / 2;
-            if (a.starts[middle] <= p)
-                low = middle;
-            else
-                high = middle;
-        }
-        const int64_t begin = a.starts[low], end = a.starts[high];
-        if (begin < 0 || begin > p || p >= end) return found;
-        p -= begin;
-    }
+    if (p < 0) return found;
     found.p = static_cast<double>(p);
     if (a.block > 0)
         found.distance = static_cast<double>(p % a.block) - 0.5 * static_cast<double>(a.block);
@@ -179,8 +168,9 @@ static void make_constants(pair_constants *c, const struct lnet_rotary_args *a, 
     const long double pairs = static_cast<long double>(a->x->shape[3] / 2);
     for (int i = 0; i < count; i++) {
         const long double share = static_cast<long double>(first + i) / pairs; /* 2i / D */
-        const long double turns = powl(static_cast<long double>(a->base), -share) /
-                                  (2.0L * 3.14159265358979323846264338327950288L);
+        const long double turns =
+            lnet_rotary_frequency(a, powl(static_cast<long double>(a->base), -share)) /
+            (2.0L * 3.14159265358979323846264338327950288L);
         pair_constant *pair = &c->items[i];
         pair->turns = static_cast<double>(turns);
         pair->turns_low = static_cast<double>(turns - static_cast<long double>(pair->turns));

@@ -2,112 +2,36 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from longnet import functional as F
-from longnet import mixers
+from longnet import random
 from longnet._core import Tensor
 from longnet.arguments import integer
 from longnet.autograd import Variable
+from longnet.block import RECOMPUTE, Block
+from longnet.communicator import Communicator
 from longnet.config import Config
 from longnet.errors import ConfigError, DTypeError, ShapeError
 from longnet.functional.buffers import as_tensor
+from longnet.generate import ModelCache, generate
 from longnet.nn import (
     Dropout,
     Embedding,
-    Linear,
     Module,
     Parameter,
+    Positions,
     initialise,
     make_norm,
-    residual_gains,
 )
-from longnet.recompute import CHUNK_ROWS, checkpoint, in_chunks
+from longnet.parallel.rows import Rows, agree_on_rows
 
 IGNORE_INDEX = -100  # target of a token that the loss leaves out
-RECOMPUTE = "none", "block", "attention-kept"
-
-
-class FeedForward(Module):
-    """``fc2(norm(activation(fc1(x))))``; the norm only with sub-LayerNorm.
-
-    Attributes
-    ----------
-    fc1 : Linear
-        E to F.
-    gate : Linear or None
-        E to F, with swiglu: the activation is ``silu(gate(x)) * fc1(x)``.
-    norm : Module or None
-        Over F.
-    fc2 : Linear
-        F to E.
-    """
-
-    def __init__(self, config: Config, *, device: str = "cpu") -> None:
-        inner, outer = residual_gains(config)
-        dim, width = config.embed_dim, config.ffn_width
-        first = partial(Linear, dim, width, bias=config.bias, gain=inner, device=device)
-        self.fc1 = first()
-        self.gate = first() if config.activation == "swiglu" else None
-        self.norm = (
-            make_norm(config.norm, width, config.norm_eps, device)
-            if config.norm_placement == "sub"
-            else None
-        )
-        self.fc2 = Linear(width, dim, bias=config.bias, gain=outer, device=device)
-
-    def forward(self, x: Variable) -> Variable:
-        """Map x (..., E) to (..., E)."""
-        h = self.fc1(x)
-        if self.gate is not None:
-            h = F.swiglu(self.gate(x), h)
-        elif self.norm is None:
-            h = F.gelu(h)
-        if self.norm is not None:
-            h = self.norm(h, gelu=self.gate is None)
-        return self.fc2(h)
-
-
-class Block(Module):
-    """One layer: ``x += mixer(mixer_norm(x))``, then ``x += ffn(ffn_norm(x))``."""
-
-    def __init__(self, config: Config, layer: int, *, device: str = "cpu") -> None:
-        self.mixer_norm = make_norm(config.norm, config.embed_dim, config.norm_eps, device)
-        self.mixer = mixers.make(config.mixer, config, layer, device=device)
-        self.ffn_norm = make_norm(config.norm, config.embed_dim, config.norm_eps, device)
-        self.ffn = FeedForward(config, device=device)
-        self.dropout = Dropout(config.dropout)
-
-    def forward(self, x: Variable, *, recompute: str = "none", **options: Any) -> Variable:
-        """Map x (B, N, E) to (B, N, E).
-
-        Parameters
-        ----------
-        x : Variable (B, N, E)
-        recompute : {'none', 'block', 'attention-kept'}
-            What the backward pass computes again: nothing, or everything but, in the last case, the
-            mixer's attention.
-        **options
-            The mixer's.
-        """
-        mix = partial(self._mix, **options)
-        if recompute != "none":
-            return checkpoint(mix, x, tail=self._feed, keep=recompute == "attention-kept")
-        if x.shape[0] * x.shape[1] > CHUNK_ROWS:
-            return in_chunks(self._feed, mix(x))
-        mixed = self.dropout(self.mixer(self.mixer_norm(x), **options))
-        x, normalised = self.ffn_norm.add(x, mixed)
-        return F.add(x, self.dropout(self.ffn(normalised)))
-
-    def _mix(self, x: Variable, **options: Any) -> Variable:
-        return F.add(x, self.dropout(self.mixer(self.mixer_norm(x), **options)))
-
-    def _feed(self, x: Variable) -> Variable:
-        return F.add(x, self.dropout(self.ffn(self.ffn_norm(x))))
 
 
 class LongNet(Module):
@@ -130,6 +54,8 @@ class LongNet(Module):
     ----------
     config : Config
     embedding : Embedding
+    positions : Positions
+        What is added to the embedding of tokens.
     blocks : list of Block
     norm : Module
     output : Parameter (V, E)
@@ -147,6 +73,7 @@ class LongNet(Module):
         self.config = config
         vocab, dim = config.vocab_size, config.embed_dim
         self.embedding = Embedding(vocab, dim, scale=sqrt(dim), dtype=dtype, device=device)
+        self.positions = Positions(config, dtype=dtype, device=device)
         self.dropout = Dropout(config.dropout)
         self.blocks = [Block(config, layer, device=device) for layer in range(config.num_layers)]
         self.norm = make_norm(config.norm, dim, config.norm_eps, device)
@@ -158,31 +85,67 @@ class LongNet(Module):
         initialise(self.named_parameters(), seed)
 
     def hidden(
-        self, tokens: np.ndarray | Tensor, *, recompute: str = "none", **options: Any
+        self,
+        tokens: np.ndarray | Tensor,
+        *,
+        comm: Communicator | None = None,
+        start: int | None = None,
+        cache: ModelCache | None = None,
+        **options: Any,
     ) -> Variable:
         """Return what the output projection sees.
 
         Parameters
         ----------
         tokens : array (B, N), int32 or int64
-        recompute : {'none', 'block', 'attention-kept'}
-            What the backward pass computes again, as `loss` takes it.
+        comm, start
+            Whose rows `tokens` are, as `loss` takes them.
+        cache : ModelCache, optional
+            Of the tokens before these; it has seen these too then. Needs `no_grad`, and of the
+            other options takes `lengths` alone: how many of the N tokens each sequence has.
         **options
-            `lengths`, `cu_seqlens` and `deterministic`, as `loss` takes them.
+            `recompute`, `lengths`, `cu_seqlens` and `deterministic`, as `loss` takes them.
 
         Returns
         -------
         Variable (B, N, E)
         """
+        tokens = as_tensor(tokens)
+        rows = _rows(comm, start, tokens)
+        if cache is None:
+            return self._hidden(tokens, rows, comm=comm, **options)
+        if comm is not None or start is not None:
+            raise ConfigError("hidden: found comm or start beside cache, expected neither")
+        return self._follow(tokens, cache, **options)
+
+    def _follow(
+        self, tokens: Tensor, cache: ModelCache, lengths: Sequence[int] | None = None
+    ) -> Variable:
+        counts = cache.begin(tokens.shape, lengths)
+        total = max(seen + count for seen, count in zip(cache.seen, counts, strict=True))
+        x = self.positions(self.embedding(tokens), start=cache.seen, total=total)
+        x = self.dropout(x)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, cache=layer, lengths=counts)
+        cache.end(counts)
+        return self.norm(x)
+
+    def _hidden(
+        self, tokens: Tensor, rows: Rows, *, recompute: str = "none", **options: Any
+    ) -> Variable:
         if recompute not in RECOMPUTE:
             raise ConfigError(f"recompute: found {recompute!r}, expected {', '.join(RECOMPUTE)}")
-        tokens = as_tensor(tokens)
-        if len(tokens.shape) != 2 or 0 in tokens.shape:
-            raise ShapeError(f"tokens: found shape {tokens.shape}, expected (B, N), not empty")
-        x = self.dropout(self.embedding(tokens))
-        for block in self.blocks:
-            x = block(x, recompute=recompute, **options)
-        return self.norm(x)
+        state = random.current()
+        place = {"start": rows.start, "total": rows.total}
+        # One seed a pass: what it draws in chunks of rows does not move the next one's.
+        with random.use(state.fork() if self.training else state):
+            x = self.positions(
+                self.embedding(tokens), **place, cu_seqlens=options.get("cu_seqlens")
+            )
+            x = self.dropout(x)
+            for block in self.blocks:
+                x = block(x, recompute=recompute, **place, **options)
+            return self.norm(x)
 
     def logits(self, tokens: np.ndarray | Tensor, **options: Any) -> Variable:
         """Return the logits of the token after each position.
@@ -200,6 +163,29 @@ class LongNet(Module):
         x = self.hidden(tokens, **options)
         return F.linear(x, self.output.in_dtype(x.dtype))
 
+    def cache(self, batch: int = 1) -> ModelCache:
+        """Return an empty cache for `batch` sequences, each of a length of its own."""
+        mixers = [block.mixer for block in self.blocks]
+        weight = self.embedding.weight.data
+        return ModelCache.of(mixers, batch, self.embedding.dtype, weight.device)
+
+    def generate(self, prompt_tokens: ArrayLike, max_new_tokens: int, **options: Any) -> np.ndarray:
+        """Continue a prompt: `longnet.generate.generate` with this model.
+
+        Parameters
+        ----------
+        prompt_tokens : array_like of int, (n,)
+        max_new_tokens : int
+        **options
+            `temperature`, `top_k`, `top_p`, `seed`, `stop_token`, `cache`, `piece`.
+
+        Returns
+        -------
+        numpy.ndarray, (m,) int32
+            The new tokens.
+        """
+        return generate(self, prompt_tokens, max_new_tokens, **options)
+
     def loss(
         self,
         tokens: np.ndarray | Tensor,
@@ -211,6 +197,8 @@ class LongNet(Module):
         count: int | None = None,
         lengths: np.ndarray | None = None,
         cu_seqlens: np.ndarray | Tensor | None = None,
+        comm: Communicator | None = None,
+        start: int | None = None,
     ) -> Variable:
         """Return the mean loss of the tokens that count, in nats.
 
@@ -228,11 +216,21 @@ class LongNet(Module):
         deterministic : bool
             Gradients of the same bits every time on a GPU as well, at some cost.
         count : int, optional
-            How many tokens count; needed where `targets` lie on a GPU, else they are counted.
+            By what the sum of losses is divided: the number of tokens that count, in the whole
+            batch where these are a part of it. By default those here, or with `comm` those of all
+            its ranks, are counted; needed where `targets` lie on a GPU.
         lengths : array (B,) int64, optional
             Rows of each sequence that exist; later ones do not count.
         cu_seqlens : array (S+1,) int64, optional
             Where each of S documents packed end to end begins, and N. Needs B = 1.
+        comm : Communicator, optional
+            Its ranks hold the sequences in their order, consecutive rows each, of any number and
+            0 too: `tokens` and `targets` are this rank's, `lengths` and `cu_seqlens` those of the
+            whole. The result is this rank's share, and so are gradients: their sums over the ranks
+            are the loss and its gradient. Every rank calls, and differentiates, in the same order.
+        start : int, optional
+            Row of the sequences that row 0 of `tokens` is. With `comm` it need not be given, and
+            is checked.
 
         Returns
         -------
@@ -244,19 +242,25 @@ class LongNet(Module):
             An array has another shape.
         DataError
             No token counts.
+        ConfigError
+            Ranks do not fit each other, on all of them.
         """
         tokens, targets = as_tensor(tokens), as_tensor(targets)
-        if targets.shape != tokens.shape:
-            raise ShapeError(f"targets: found shape {targets.shape}, expected {tokens.shape}")
+        rows = _rows(comm, start, tokens, targets)
         if lengths is not None:
-            past = np.arange(tokens.shape[1]) >= np.asarray(lengths)[:, None]
-            targets = np.where(past, np.int32(IGNORE_INDEX), np.asarray(targets))
-        x = self.hidden(
+            past = rows.start + np.arange(rows.count) >= np.asarray(lengths)[:, None]
+            targets = as_tensor(np.where(past, np.int32(IGNORE_INDEX), np.asarray(targets)))
+        if comm is not None and count is None:
+            here = F.count_targets(targets, self.config.vocab_size, IGNORE_INDEX)
+            count = sum(comm.gather_objects(here))
+        x = self._hidden(
             tokens,
+            rows,
             recompute=recompute,
             deterministic=deterministic,
             lengths=lengths,
             cu_seqlens=cu_seqlens,
+            comm=comm,
         )
         if chunk is None:
             chunk = 1024 if x.data.device == "cpu" else 8192
@@ -264,3 +268,21 @@ class LongNet(Module):
         return F.linear_cross_entropy(
             x, output, None, targets, chunk=chunk, ignore_index=IGNORE_INDEX, count=count
         )
+
+
+def _rows(
+    comm: Communicator | None, start: int | None, tokens: Tensor, targets: Tensor | None = None
+) -> Rows:
+    """Which rows of their sequences `tokens` are; raises, on all ranks, for what does not fit."""
+    shape = tokens.shape
+    error = None
+    if len(shape) != 2 or shape[0] == 0 or (shape[1] == 0 and comm is None):
+        error = ShapeError(f"tokens: found shape {shape}, expected (B, N), not empty")
+    elif targets is not None and targets.shape != shape:
+        error = ShapeError(f"targets: found shape {targets.shape}, expected {shape}")
+    if comm is not None:
+        batch, count = shape if error is None else (0, 0)
+        return agree_on_rows("LongNet", comm, batch, count, start, error)
+    if error is not None:
+        raise error
+    return Rows(start or 0, shape[1], shape[1])

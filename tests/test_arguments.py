@@ -45,7 +45,7 @@ def test_seeds_of_any_integer_type_are_the_same_seed(kind):
     ]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
-    assert RandomState(kind(3)).state_dict() == {"seed": 3, "drawn": 0}
+    assert RandomState(kind(3)).state_dict() == {"seed": 3, "drawn": 0, "shared": 0}
     assert type(RandomState(kind(3)).seed) is int
     source = ArraySource(np.arange(100))
     np.testing.assert_array_equal(

@@ -23,6 +23,8 @@ from longnet.errors import ConfigError
         ({"num_kv_heads": 0}, "model.num_kv_heads: found 0, expected at least 1"),
         ({"norm_eps": 0.0}, "model.norm_eps: found 0.0, expected a value above 0"),
         ({"dropout": 1.0}, "model.dropout: found 1.0, expected a probability in [0, 1)"),
+        ({"window": 0}, "model.window: found 0, expected at least 1"),
+        ({"summary_columns": 0}, "model.summary_columns: found 0, expected at least 1"),
         ({"mixer": ""}, "model.mixer: found '', expected the name of a mixer"),
         ({"segment_lengths": (), "dilation_rates": ()}, "found [], expected at least one level"),
         ({"dilation_rates": (1, 2)}, "found [1, 2], expected 5 rates, one for each"),
@@ -41,6 +43,30 @@ from longnet.errors import ConfigError
             {"segment_lengths": (48, 64), "dilation_rates": (1, 1)},
             "model.segment_lengths: found 48, expected a divisor of the longest, 64",
         ),
+        (
+            {"segment_lengths": (4096, 4097), "dilation_rates": (1, 1), "position": "alibi"},
+            "found [4096, 4097], expected a common multiple of at most 16777216",
+        ),
+        (
+            {"embed_dim": 512, "num_heads": 2, "position": "alibi"},
+            "model.embed_dim: found 512, expected heads of at most 248 with 'alibi'",
+        ),
+        ({"position": "learned"}, "max_positions: found None, expected at least 1 with position"),
+        ({"max_positions": 8}, "max_positions: found 8, expected None but with position 'learned'"),
+        (
+            {"position_scaling": "ntk"},
+            "position_scaling: found 'ntk', expected none but for 'rope'",
+        ),
+        (
+            {"position": "rope", "position_scaling": "yarn", "position_factor": 2},
+            "model.position_length: found None, expected at least 1 with position_scaling 'yarn'",
+        ),
+        ({"position_length": 8}, "position_length: found 8, expected None but with"),
+        (
+            {"position": "rope", "position_scaling": "ntk", "position_factor": 0.5},
+            "model.position_factor: found 0.5, expected at least 1",
+        ),
+        ({"position": "rope", "position_factor": 2}, "found 2.0, expected 1 with no scaling"),
     ],
 )
 def test_models_that_are_refused(changes, message):

@@ -151,6 +151,28 @@ def test_scaled_loss(rng):
         np.testing.assert_allclose(back(y.grad), 0.25 * back(x.grad), rtol=1e-6)
 
 
+def test_shares_of_a_batch_add_up(rng):
+    """With the count of the whole batch, parts of it, one with nothing that counts, give shares."""
+    arrays, targets = problem(rng, (4, 9))
+    targets[2:] = -100
+    whole = [variable(a) for a in arrays]
+    loss = F.linear_cross_entropy(*whole, targets)
+    loss.backward()
+    count, total, parts = int((targets != -100).sum()), 0.0, [variable(a) for a in arrays[1:]]
+    for rows in (slice(0, 1), slice(1, 2), slice(2, 4)):
+        share = F.linear_cross_entropy(
+            variable(arrays[0][rows]), *parts, targets[rows], count=count
+        )
+        total += share.item()
+        share.backward()
+    assert share.item() == 0.0
+    assert total == pytest.approx(loss.item(), rel=1e-6)
+    for x, y in zip(whole[1:], parts, strict=True):
+        np.testing.assert_allclose(back(y.grad), back(x.grad), rtol=0, atol=1e-6)
+    with pytest.raises(longnet.ConfigError, match=rf"count is 2, expected {count} or more"):
+        F.linear_cross_entropy(*whole, targets, count=2)
+
+
 def test_errors_name_what_is_wrong(rng):
     arrays, targets = problem(rng)
     x, weight, bias = (variable(a) for a in arrays)

@@ -1,14 +1,12 @@
 """RoPE and xPos on the tape."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from gradients import check_op, variable
 from reference.longnet import place
 from reference.rotary import rotary
 
-from longnet import Tensor
+from longnet import Config, Tensor
 from longnet import functional as F
 
 ROPE = {"base": 10000.0, "scale_base": 0.0, "block": 0, "start": 0}
@@ -38,13 +36,14 @@ def test_documents_begin_anew(rng, sign):
 
 def test_scores_are_those_of_unbounded_xpos(rng):
     """Inside each block the products are those of xPos at positions counted from 0."""
-    N, block, config = 24, 8, {"position": "xpos", "position_base": 1e4, "xpos_scale_base": 6.0}
+    N, block = 24, 8
+    config = Config(position="xpos", xpos_scale_base=6.0, segment_lengths=[8], dilation_rates=[1])
     inputs = rng.standard_normal((2, 1, N, 1, 16)).astype(np.float32)
     found, expected = [], []
     for x, sign in zip(inputs, (1, -1), strict=True):
         y = F.rotary(variable(x), sign=sign, scale_base=6.0, block=block)
         found.append(y.data.numpy()[0, :, 0])
-        plain = place(SimpleNamespace(**config), x.astype(float), np.arange(float(N)), sign)
+        plain = place(config, x.astype(float), np.arange(float(N)), sign)
         expected.append(plain[0, :, 0])
     for begin in range(0, N, block):
         rows = slice(begin, begin + block)

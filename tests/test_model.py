@@ -8,7 +8,7 @@ from reference import longnet as reference
 
 import longnet
 from longnet import Config, Tensor, random
-from longnet import model as model_module
+from longnet import block as block_module
 from longnet import recompute as recompute_module
 from longnet.autograd import no_grad
 from longnet.model import IGNORE_INDEX, RECOMPUTE, LongNet
@@ -36,6 +36,17 @@ VARIANTS = {
     },
     "tied": {"tie_embeddings": True, "position": "none", "offsets": "grouped"},
     "dense": {"mixer": "dense"},
+    "sliding": {"mixer": "sliding", "window": 6, "position": "rope"},
+    "sparse": {"mixer": "sparse", "summary_columns": 2, "num_kv_heads": 1},
+    "alibi": {"position": "alibi", "num_kv_heads": 1},
+    "sinusoidal": {"position": "sinusoidal"},
+    "learned": {"position": "learned", "max_positions": 64},
+    "yarn": {
+        "position": "rope",
+        "position_scaling": "yarn",
+        "position_factor": 4.0,
+        "position_length": 16,
+    },
     "per layer": {"segment_lengths": ((4,), (2, 16)), "dilation_rates": ((2,), (1, 4))},
 }
 
@@ -112,11 +123,11 @@ def test_loss_and_full_gradient(rng, variant):
         ), name
 
 
-@pytest.mark.parametrize("mixer", ["dilated", "dense"])
+@pytest.mark.parametrize("variant", ["paper", "dense", "sliding", "sparse"])
 @pytest.mark.parametrize("recompute", RECOMPUTE)
-def test_causality_by_gradient(rng, mixer, recompute):
+def test_causality_by_gradient(rng, variant, recompute):
     """No target up to position n moves the embedding of a token that occurs only after n."""
-    model, (tokens, targets) = make(mixer=mixer), batch(rng, (1, 24))
+    model, (tokens, targets) = make(**VARIANTS[variant]), batch(rng, (1, 24))
     for n in (0, 7, 15, 22):
         tokens, early = tokens % 10, targets.copy()
         tokens[:, n + 1 :] = 10
@@ -126,9 +137,9 @@ def test_causality_by_gradient(rng, mixer, recompute):
         assert found["embedding.weight"][tokens[0, n]].any()
 
 
-@pytest.mark.parametrize("mixer", ["dilated", "dense"])
-def test_packed_documents_equal_separate_ones(rng, mixer):
-    model, (tokens, targets) = make(mixer=mixer), batch(rng, (1, 21))
+@pytest.mark.parametrize("variant", ["paper", "dense", "sliding", "sparse"])
+def test_packed_documents_equal_separate_ones(rng, variant):
+    model, (tokens, targets) = make(**VARIANTS[variant]), batch(rng, (1, 21))
     borders = np.array([0, 8, 8, 9, 21])
     loss, found = backward(model, tokens, targets, cu_seqlens=borders)
     weights = weights64(model)
@@ -161,13 +172,14 @@ def test_padding_on_the_right_changes_nothing(rng):
         np.testing.assert_array_equal(found[name], changed[name])
 
 
+@pytest.mark.parametrize("variant", ["paper", "sliding", "sparse"])
 @pytest.mark.parametrize("chunk_rows", [10, 1 << 17])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_recomputing_gives_the_same_bits(rng, monkeypatch, dropout, chunk_rows):
-    for module in (model_module, recompute_module):
+def test_recomputing_gives_the_same_bits(rng, monkeypatch, dropout, chunk_rows, variant):
+    for module in (block_module, recompute_module):
         monkeypatch.setattr(module, "CHUNK_ROWS", chunk_rows)
-    model, (tokens, targets) = make(dropout=dropout, attention_dropout=dropout), batch(rng)
-    results = []
+    model = make(dropout=dropout, attention_dropout=dropout, **VARIANTS[variant])
+    (tokens, targets), results = batch(rng), []
     for recompute in RECOMPUTE:
         with random.use(random.RandomState(8)):
             results.append(backward(model, tokens, targets, recompute=recompute))

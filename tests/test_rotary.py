@@ -55,6 +55,22 @@ def test_parts_of_a_sequence(rng, documents, begin):
         assert_close(call(x=part)[0], whole[:, begin:end].astype(float))
 
 
+@pytest.mark.parametrize("length", [0, 64, 4096])
+@pytest.mark.parametrize("start", [0, 2**31 - 5])
+def test_longer_contexts(rng, length, start):
+    """Pairs on either side of the ramp and on it, with other borders than the usual ones too."""
+    for borders in ({"slow": 1.0, "fast": 32.0}, {"slow": 2.5, "fast": 3.0}):
+        call = make(rng, (1, 150, 2, 32), start=start, factor=8.0, length=length, **borders)
+        assert_close(call()[0], rotary(**call.inputs))
+
+
+@pytest.mark.parametrize("length", [0, 64])
+def test_a_factor_of_one_changes_no_bit(rng, length):
+    call = make(rng, **ROPE)
+    scaled = call(factor=1.0, length=length, slow=1.0, fast=32.0)
+    assert scaled[0].tobytes() == call()[0].tobytes()
+
+
 def test_only_the_distance_counts(rng):
     """q.k of two rows of one block is what it is at the positions 0 and their distance."""
     q, k = rng.standard_normal((2, 1, 100, 1, 20)).astype(np.float32)
@@ -95,6 +111,10 @@ BAD_VALUES = [
     ({"scale_base": -2.0}, "scale_base is -2, expected 0 or more"),
     ({"block": 0}, "block is 0, expected 1 or more"),
     ({"sign": 0}, "sign is 0, expected 1 or -1"),
+    ({"factor": 0.5}, "factor is 0.5, expected 1 or more"),
+    ({"factor": np.inf}, "factor is inf, expected a finite number"),
+    ({"length": -1}, "length is -1, expected 0 or more"),
+    ({"length": 8, "slow": 3.0, "fast": 3.0}, "slow is 3, expected less than fast, 3"),
 ]
 
 

@@ -1,5 +1,6 @@
 #include "ops/rotary.h"
 
+#include "cpu/positions.h"
 #include "cpu/rows.h"
 
 /* Tables of one number a pair, shared by all threads, and memory for each thread's state. */
@@ -98,25 +99,6 @@ static void turn_heads(const struct rotary_job *job, const struct state *s, int6
     }
 }
 
-/* Row `row` of x (B * N) and the rows up to `end` stand at positions one after another; returns the
- * first. */
-static int64_t position_of(const struct lnet_rotary_args *a, int64_t row, int64_t *end) {
-    int64_t length = a->x->shape[1], place = a->start + row % length;
-    *end = row / length * length + length;
-    if (a->cu_seqlens == NULL) return place;
-    const int64_t *begins = a->cu_seqlens->data;
-    int64_t low = 0, high = a->cu_seqlens->shape[0] - 1;
-    while (high - low > 1) { /* begins[low] <= place < begins[high] */
-        int64_t middle = low + (high - low) / 2;
-        if (begins[middle] <= place)
-            low = middle;
-        else
-            high = middle;
-    }
-    if (begins[high] - a->start < *end) *end = begins[high] - a->start;
-    return place - begins[low];
-}
-
 static lnet_status turn_rows(void *context, int64_t begin, int64_t end, int worker) {
     const struct rotary_job *job = context;
     const struct lnet_rotary_args *a = job->args;
@@ -124,7 +106,7 @@ static lnet_status turn_rows(void *context, int64_t begin, int64_t end, int work
     int64_t heads = a->x->shape[2], position = 0, run_end = 0;
     for (int64_t row = begin; row < end; row++) {
         if (row >= run_end) {
-            position = position_of(a, row, &run_end);
+            position = row_position(a->x, a->start, a->cu_seqlens, row, &run_end);
             set_position(job, &s, position);
         } else {
             advance(job, &s, ++position);
@@ -139,7 +121,7 @@ static void make_steps(struct rotary_job *job) {
     const struct lnet_rotary_args *a = job->args;
     for (int64_t i = 0; i < job->pairs; i++) {
         long double share = (long double)i / (long double)job->pairs; /* 2i / D */
-        long double frequency = powl((long double)a->base, -share);
+        long double frequency = lnet_rotary_frequency(a, powl((long double)a->base, -share));
         job->turns[i] = frequency / (2.0L * 3.14159265358979323846264338327950288L);
         job->log_zeta[i] = log(((double)share + 0.4) / 1.4);
         job->step_cos[i] = cos((double)frequency);

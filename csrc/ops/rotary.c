@@ -34,10 +34,23 @@ static lnet_status check_rotary(const char *op, const struct lnet_rotary_args *a
     if (args->sign != 1 && args->sign != -1)
         return lnet_fail(LNET_VALUE_ERROR, "%s: sign is %" PRId64 ", expected 1 or -1", op,
                          args->sign);
+    LNET_TRY(lnet_check_finite(op, "factor", args->factor));
+    LNET_TRY(lnet_check_finite(op, "slow", args->slow));
+    LNET_TRY(lnet_check_finite(op, "fast", args->fast));
+    if (args->factor < 1.0 && args->factor != 0.0)
+        return lnet_fail(LNET_VALUE_ERROR, "%s: factor is %g, expected 1 or more", op,
+                         args->factor);
+    if (args->length < 0)
+        return lnet_fail(LNET_VALUE_ERROR, "%s: length is %" PRId64 ", expected 0 or more", op,
+                         args->length);
+    if (args->length > 0 && args->slow >= args->fast)
+        return lnet_fail(LNET_VALUE_ERROR, "%s: slow is %g, expected less than fast, %g", op,
+                         args->slow, args->fast);
 fail:
     return status;
 }
 
 LNET_DEFINE_OP(rotary, LNET_FIELD(out), LNET_FIELD(x), LNET_OPTIONAL(cu_seqlens), LNET_FIELD(start),
                LNET_FIELD(base), LNET_FIELD(scale_base), LNET_FIELD(block), LNET_FIELD(inverse),
-               LNET_FIELD(sign));
+               LNET_FIELD(sign), LNET_OPTIONAL(factor), LNET_OPTIONAL(length), LNET_OPTIONAL(slow),
+               LNET_OPTIONAL(fast));

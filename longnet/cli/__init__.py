@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import longnet
-from longnet.cli import bench, info, train
+from longnet.cli import bench, evaluate, generate, info, train
 from longnet.errors import ConfigError, DataError, LongNetError
 
 _EXIT_CODES = (
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="longnet", description=longnet.__doc__, epilog=_EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"longnet {longnet.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for module in (train, info, bench):
+    for module in (train, generate, evaluate, info, bench):
         name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(
             name, help=module.HELP, description=module.__doc__, epilog=_EXIT_CODES

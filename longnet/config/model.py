@@ -12,6 +12,8 @@ from longnet.config.settings import Settings
 _XPOS_MAX_EXPONENT = 80.0
 _XPOS_MIN_ZETA = 0.4 / 1.4
 
+_ALIBI_MAX_BLOCK = 1 << 24  # rows after which its positions start again
+
 _GPT2_VOCABULARY = 50304  # 50,257 rounded up to a multiple of 128
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -67,6 +69,10 @@ class ModelConfig(Settings):
         A head's offset: ``h mod r`` (the paper) or ``h // ceil(H / r)`` (torchscale).
     mixer : str
         Name of a registered token mixer.
+    window : int, optional
+        Keys that a query sees with mixer "sliding"; None: the layer's first segment length.
+    summary_columns : int
+        With mixer "sparse", the keys that later blocks see of each block.
     norm_placement : {"sub", "pre"}
         "sub" is MAGNETO's sub-LayerNorm, with its initialisation.
     norm, norm_eps
@@ -74,8 +80,13 @@ class ModelConfig(Settings):
     activation : {"gelu", "swiglu"}
         Of the feed-forward network.
     position, position_base, xpos_scale_base
-        "xpos", "rope" or "none"; the base of the rotation's wavelengths; the distance in tokens
-        over which xPos scales by its zeta.
+        "xpos", "rope", "alibi", "sinusoidal", "learned" or "none"; the base of wavelengths; the
+        distance in tokens over which xPos scales by its zeta.
+    max_positions : int, optional
+        Rows of the table of "learned" positions.
+    position_scaling, position_factor, position_length
+        How RoPE serves contexts `position_factor` times as long as those it was trained on:
+        "none", "interpolation", "ntk" or "yarn", which also needs the length trained on, in tokens.
     dropout, attention_dropout : float
         Probabilities in [0, 1).
     tie_embeddings : bool
@@ -108,13 +119,19 @@ class ModelConfig(Settings):
     dilation_rates: tuple[int, ...] | tuple[tuple[int, ...], ...] = (1, 2, 4, 6, 12)
     offsets: Literal["interleaved", "grouped"] = "interleaved"
     mixer: str = "dilated"
+    window: int | None = None
+    summary_columns: int = 128
     norm_placement: Literal["sub", "pre"] = "sub"
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: float = 1e-5
     activation: Literal["gelu", "swiglu"] = "gelu"
-    position: Literal["xpos", "rope", "none"] = "xpos"
+    position: Literal["xpos", "rope", "alibi", "sinusoidal", "learned", "none"] = "xpos"
     position_base: float = 10000.0
     xpos_scale_base: float = 512.0
+    max_positions: int | None = None
+    position_scaling: Literal["none", "interpolation", "ntk", "yarn"] = "none"
+    position_factor: float = 1.0
+    position_length: int | None = None
     dropout: float = 0.0
     attention_dropout: float = 0.0
     tie_embeddings: bool = False
@@ -130,7 +147,10 @@ class ModelConfig(Settings):
         for name in ("dropout", "attention_dropout"):
             self.check(name, 0 <= getattr(self, name) < 1, "a probability in [0, 1)")
         self.check("mixer", self.mixer != "", "the name of a mixer")
+        self.check("window", self.window is None or self.window >= 1, "at least 1")
+        self.check("summary_columns", self.summary_columns >= 1, "at least 1")
         self._check_heads()
+        self._check_position()
         self._check_levels()
 
     def _check_heads(self) -> None:
@@ -140,6 +160,22 @@ class ModelConfig(Settings):
         expected = f"{heads} heads of 16 to 256 in steps of 8, not of {self.head_dim}"
         self.check("embed_dim", fits, expected)
         self.check("num_kv_heads", heads % self.kv_heads == 0, f"a divisor of num_heads = {heads}")
+
+    def _check_position(self) -> None:
+        learned, yarn = self.position == "learned", self.position_scaling == "yarn"
+        for name, needed, what in (
+            ("max_positions", learned, "position 'learned'"),
+            ("position_length", yarn, "position_scaling 'yarn'"),
+        ):
+            value = getattr(self, name)
+            self.check(name, needed or value is None, f"None but with {what}")
+            self.check(name, not needed or (value or 0) >= 1, f"at least 1 with {what}")
+        scaled = self.position_scaling != "none"
+        self.check("position_scaling", not scaled or self.position == "rope", "none but for 'rope'")
+        self.check("position_factor", self.position_factor >= 1, "at least 1")
+        self.check("position_factor", scaled or self.position_factor == 1, "1 with no scaling")
+        if self.position == "alibi":
+            self.check("embed_dim", self.head_dim <= 248, "heads of at most 248 with 'alibi'")
 
     def _check_levels(self) -> None:
         for name in ("segment_lengths", "dilation_rates"):
@@ -171,6 +207,8 @@ class ModelConfig(Settings):
                 fail(at_rates, rate, f"1 to its segment length, {length}")
         if self.position == "xpos":
             self._check_xpos(at_lengths, lengths)
+        if self.position == "alibi" and math.lcm(*lengths) > _ALIBI_MAX_BLOCK:
+            fail(at_lengths, list(lengths), f"a common multiple of at most {_ALIBI_MAX_BLOCK}")
 
     def _check_xpos(self, where: str, lengths: tuple[int, ...]) -> None:
         longest = max(lengths)
@@ -222,6 +260,7 @@ class ModelConfig(Settings):
         if self.norm_placement == "sub":
             norms += norm * (dim + ffn)
         embeddings = self.vocab_size * dim * (1 if self.tie_embeddings else 2)
+        embeddings += (self.max_positions or 0) * dim
         return embeddings + self.num_layers * (attention + feed_forward + norms) + norm * dim
 
     @classmethod

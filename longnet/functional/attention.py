@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from longnet import parallel
 from longnet._core import Tensor
 from longnet.attention import DilatedAttention
@@ -16,8 +18,8 @@ def dilated_attention(
     v: Variable,
     attention: DilatedAttention,
     *,
-    lengths: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
+    lengths: np.ndarray | Tensor | None = None,
+    cu_seqlens: np.ndarray | Tensor | None = None,
     seed: int = 0,
     comm: Communicator | None = None,
 ) -> Variable:
@@ -30,9 +32,9 @@ def dilated_attention(
         H a multiple of Hk.
     attention : DilatedAttention
         Says which query sees which key.
-    lengths : Tensor (B,) int64, optional
+    lengths : array (B,) int64, optional
         Rows that exist; outputs past them are 0.
-    cu_seqlens : Tensor (S+1,) int64, optional
+    cu_seqlens : array (S+1,) int64, optional
         Where documents packed end to end begin, and N. Needs B = 1.
     seed : int
         Of the attention's dropout.

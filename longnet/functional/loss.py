@@ -12,6 +12,23 @@ from longnet.functional.buffers import as_tensor, check_range, empty, empty_like
 from longnet.matmul import matmul
 
 
+def count_targets(targets: np.ndarray | Tensor, vocabulary: int, ignore_index: int = -100) -> int:
+    """Count the targets, in host memory, that are not `ignore_index`.
+
+    Raises
+    ------
+    ConfigError
+        One that counts is not 0 to `vocabulary` - 1, or they lie on a GPU.
+    """
+    targets = as_tensor(targets)
+    if targets.device != "cpu":
+        raise ConfigError(f"loss: targets on {targets.device} and no count, expected one")
+    ids = targets.numpy()
+    counts = ids != ignore_index
+    check_range("loss", "target", np.where(counts, ids, 0), vocabulary)
+    return int(np.count_nonzero(counts))
+
+
 def linear_cross_entropy(
     x: Variable,
     weight: Variable,
@@ -42,7 +59,8 @@ def linear_cross_entropy(
         Tokens of which logits exist at one time, at least 1. A GPU wants some thousands.
     ignore_index : int
     count : int, optional
-        How many tokens count. Targets on a GPU need it, others are counted.
+        |C|, which may count tokens that are elsewhere too: the result is then a share of the mean.
+        By default those here; targets on a GPU need it.
 
     Returns
     -------
@@ -53,9 +71,10 @@ def linear_cross_entropy(
     ShapeError
         Shapes do not fit each other.
     DataError
-        No token counts.
+        `count` is 0, given or counted.
     ConfigError
-        A target is out of range, or targets on a GPU have no `count`.
+        A target is out of range, `count` is below the number of those here that count, or targets
+        on a GPU have no `count`.
     """
     targets = as_tensor(targets)
     if weight.data.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
@@ -66,16 +85,17 @@ def linear_cross_entropy(
     if chunk < 1:
         raise ShapeError(f"loss: chunk {chunk}, expected at least 1")
     targets = targets.reshape(prod(targets.shape))
-    if targets.device == "cpu":
-        count = _counted(targets.numpy(), weight.shape[0], ignore_index)
-        if x.data.device != "cpu":
-            targets = targets.to(x.data.device)
-    if count is None:
-        raise ConfigError(f"loss: targets on {targets.device} and no count, expected one")
+    if count is None or targets.device == "cpu":
+        here = count_targets(targets, weight.shape[0], ignore_index)
+        count = here if count is None else integer("count", count)
+        if count < here:
+            raise ConfigError(f"loss: count is {count}, expected {here} or more, which count here")
     if count < 1:
         raise DataError(
             f"loss: {targets.size} targets, all {ignore_index}, expected one that counts"
         )
+    if targets.device != x.data.device:
+        targets = targets.to(x.data.device)
 
     inputs = [x, weight] if bias is None else [x, weight, bias]
     data = [variable.data for variable in inputs]
@@ -91,13 +111,6 @@ def linear_cross_entropy(
         ops.cross_entropy(losses[rows], dlogits, logits, targets[rows], 1.0, ignore_index)
         gradients.add(rows, logits, *data[:2])
     return record(_mean(losses, count), inputs, gradients.scaled)
-
-
-def _counted(targets: np.ndarray, vocabulary: int, ignore_index: int) -> int:
-    """How many targets count; all of these must be in range."""
-    counts = targets != ignore_index
-    check_range("loss", "target", np.where(counts, targets, 0), vocabulary)
-    return int(np.count_nonzero(counts))
 
 
 class _Gradients:

@@ -14,6 +14,10 @@ def rotary(
     block: int = 0,
     start: int = 0,
     cu_seqlens: Tensor | None = None,
+    factor: float = 1.0,
+    length: int = 0,
+    slow: float = 1.0,
+    fast: float = 32.0,
 ) -> Variable:
     r"""Rotate pair i, elements 2i and 2i + 1, by the angle :math:`p \cdot base^{-2i/D}`.
 
@@ -37,6 +41,15 @@ def rotary(
         Row of the sequence that row 0 of `x` is, and its position p.
     cu_seqlens : Tensor (S+1,) int64, optional
         Where documents of the sequence begin; positions restart there.
+    factor : float
+        How many times longer contexts may be than those trained on, at least 1: frequencies are
+        divided by it, all of them (position interpolation, arXiv 2306.15595) or by parts.
+    length : int
+        Rows of the contexts trained on, for parts (YaRN, arXiv 2309.00071, section 3.2): pairs that
+        turn at most `slow` times in it are divided by `factor`, those that turn `fast` times or
+        more stay, and between the two the share that stays grows with the turns. 0: all.
+    slow, fast : float
+        In turns.
 
     Returns
     -------
@@ -55,6 +68,10 @@ def rotary(
             block=block,
             inverse=inverse,
             sign=sign,
+            factor=factor,
+            length=length,
+            slow=slow,
+            fast=fast,
         )
         return out
 

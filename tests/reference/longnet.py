@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from reference import (
+    alibi,
     cross_entropy,
     dilated_attention,
     gelu,
     layer_norm,
+    masked_attention,
     rms_norm,
     rotary,
     swiglu,
@@ -37,18 +39,37 @@ def linear(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
     return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
 
 
+def scaled_frequencies(config: Any, dim: int) -> np.ndarray:
+    """The rotation's, for contexts longer than those trained on."""
+    base, scaling, s = config.position_base, config.position_scaling, config.position_factor
+    if scaling == "ntk":
+        base *= s ** (dim / (dim - 2))
+    elif scaling != "none":
+        return rotary.frequencies(dim, base, s, config.position_length or 0).astype(float)
+    return rotary.frequencies(dim, base).astype(float)
+
+
 def place(config: Any, x: np.ndarray, positions: np.ndarray, sign: int) -> np.ndarray:
     """RoPE, or xPos as it is defined: its scale grows with the position without a bound."""
-    if config.position == "none":
+    if config.position not in ("rope", "xpos"):
         return x
     half = np.arange(x.shape[-1] // 2)
-    angle = positions[:, None] * config.position_base ** (-2.0 * half / x.shape[-1])
+    angle = positions[:, None] * scaled_frequencies(config, x.shape[-1])
     turn = np.exp(1j * angle)
     if config.position == "xpos":
         zeta = (2 * half / x.shape[-1] + 0.4) / 1.4
         turn = turn * zeta ** (sign * positions[:, None] / config.xpos_scale_base)
     pairs = (x[..., 0::2] + 1j * x[..., 1::2]) * turn[None, :, None]
     return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
+
+
+def sinusoids(positions: np.ndarray, dim: int, base: float) -> np.ndarray:
+    """(N, dim): arXiv 1706.03762, section 3.5."""
+    table = np.zeros((len(positions), dim))
+    for i in range(dim // 2):
+        table[:, 2 * i] = np.sin(positions / base ** (2 * i / dim))
+        table[:, 2 * i + 1] = np.cos(positions / base ** (2 * i / dim))
+    return table
 
 
 def attention(
@@ -63,7 +84,21 @@ def attention(
     )
     q, k = place(config, q, positions, 1), place(config, k, positions, -1)
     pattern = Pattern(*levels, offsets=config.offsets)
-    mixed = dilated_attention.forward(pattern, q, k, v, **sequences)[0].reshape(batch, n, dim)
+    if config.mixer in ("sliding", "sparse"):
+        length, slopes = config.levels(0)[0][0], None
+        mask = masked_attention.sliding(config.window or length)
+        if config.mixer == "sparse":
+            mask = masked_attention.fixed(length, config.summary_columns)
+        if config.position == "alibi":
+            slopes = alibi.slopes(config.num_heads)
+        mixed = masked_attention.forward(mask, q, k, v, slopes=slopes, **sequences)
+        mixed = mixed.reshape(batch, n, dim)
+    elif config.position == "alibi":
+        mixed = alibi.attention(pattern, q, k, v, **sequences).reshape(batch, n, dim)
+    else:
+        if config.position_scaling == "yarn":  # arXiv 2309.00071, equations 21 and 22
+            q, k = (x * (0.1 * math.log(config.position_factor) + 1) for x in (q, k))
+        mixed = dilated_attention.forward(pattern, q, k, v, **sequences)[0].reshape(batch, n, dim)
     if config.norm_placement == "sub":
         mixed = norm(config, weights, f"{name}.inner_norm", mixed)
     return linear(weights, f"{name}.out", mixed)
@@ -85,6 +120,11 @@ def logits(config: Any, weights: Weights, tokens: np.ndarray, **sequences: Any) 
     """(B, N, V) of tokens (B, N); `sequences` are lengths or cu_seqlens."""
     table = weights["embedding.weight"]
     x = table[tokens] * math.sqrt(config.embed_dim)
+    p = rotary.positions(tokens.shape[1], 0, sequences.get("cu_seqlens"))
+    if config.position == "learned":
+        x = x + weights["positions.table.weight"][p]
+    if config.position == "sinusoidal":
+        x = x + sinusoids(p, config.embed_dim, config.position_base)
     for i in range(config.num_layers):
         n = tokens.shape[1]
         levels = ((n,), (1,)) if config.mixer == "dense" else config.levels(i)
