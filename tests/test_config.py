@@ -249,5 +249,13 @@ def test_overrides_that_are_refused(assignment, message):
         RunConfig().override(assignment)
 
 
+def test_values_hold_over_assignments_and_are_checked_with_them():
+    run = RunConfig.from_dict({"train": {"batch_size": 4, "data_parallel": 2}})
+    changed = run.override(
+        ["train.batch_size=3", "train.seed=1"], {"train": {"data_parallel": 3, "seed": 2}}
+    )
+    assert (changed.train.batch_size, changed.train.data_parallel, changed.train.seed) == (3, 3, 2)
+
+
 def test_toml_is_laid_out_in_sections():
     assert list(tomllib.loads(RunConfig().to_toml())) == ["model", "data", "train"]

@@ -35,3 +35,15 @@ def test_the_state_is_that_of_what_was_handed_out(device, taken):
     other.load_state_dict(feed.state_dict())
     assert other.state_dict() == feed.state_dict()
     np.testing.assert_array_equal(next(other).inputs.to("cpu").numpy(), next(batches)[0])
+
+
+def test_a_part_of_each_batch_with_the_state_of_all(device):
+    batches, _ = make(device)
+    tokens = np.arange(1000, dtype=np.int32) % 251
+    part = slice(1, 2), slice(8, 20)
+    feed = Feed(Batches(ArraySource(tokens, 256), 2, 24, 5), device, lambda shape: part)
+    for _ in range(5):
+        batch, (inputs, targets) = next(feed), next(batches)
+        np.testing.assert_array_equal(batch.inputs.to("cpu").numpy(), inputs[part])
+        np.testing.assert_array_equal(batch.targets.to("cpu").numpy(), targets[part])
+        assert feed.state_dict() == batches.state_dict()

@@ -8,7 +8,7 @@ from longnet.cli import main
 from longnet.errors import OutOfMemoryError
 from longnet.train import MemoryEstimate, Trainer, estimate_memory
 from longnet.train import memory as memory_module
-from longnet.train.memory import explain_shortage, what_would_fit
+from longnet.train.memory import explain_shortage, tokens_per_rank, what_would_fit
 
 
 @pytest.mark.parametrize("recompute", ["none", "block"])
@@ -26,6 +26,17 @@ def test_the_estimate_is_what_a_step_takes(tmp_path, recompute):
     assert estimate.state_bytes == 16 * trainer.model.num_parameters()
 
 
+def test_the_estimate_of_one_rank_of_a_mesh(tmp_path):
+    """Its tokens, and its part of the moments."""
+    config = tiny_config(tmp_path, batch_size=4, sequence_length=256, eval_sequences=1)
+    mesh = config.merge({"train": {"sequence_parallel": 3, "data_parallel": 2}})
+    whole, part = estimate_memory(config), estimate_memory(mesh)
+    assert part.state_bytes == pytest.approx(whole.state_bytes * (8 + 8 / 6) / 16, rel=1e-3)
+    assert tokens_per_rank(config.train) == 4 * 256
+    assert tokens_per_rank(mesh.train) == 2 * 86
+    assert part.peak_bytes(172) < whole.peak_bytes(172) < whole.peak_bytes(1024)
+
+
 def test_tokens_that_fit():
     estimate = MemoryEstimate(state_bytes=50, fixed_bytes=100.0, bytes_per_token=10.0)
     assert estimate.peak_bytes(5) == 150
@@ -36,9 +47,15 @@ def test_tokens_that_fit():
 def test_a_dry_run_trains_nothing(tmp_path, capsys):
     config = tiny_config(tmp_path)
     config.save(tmp_path / "run.toml")
-    assert main(["train", "--config", str(tmp_path / "run.toml"), "--dry-run"]) == 0
+    arguments = ["train", "--config", str(tmp_path / "run.toml"), "--dry-run"]
+    assert main(arguments) == 0
     out = capsys.readouterr().out
     for text in ("parameters", "peak", "48 tokens", "GFLOP a token", "recompute: none"):
+        assert text in out
+    assert "ranks" not in out
+    assert main([*arguments, "--sequence-parallel", "2", "--data-parallel", "2"]) == 0
+    out = capsys.readouterr().out
+    for text in ("4: sequence parallel 2, data parallel 2; memory is that of one", "for 12 tokens"):
         assert text in out
     assert not (tmp_path / "run").exists()
 

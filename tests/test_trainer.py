@@ -23,7 +23,6 @@ from longnet.errors import (
 )
 from longnet.train import Trainer, read_checkpoint, read_metrics
 from longnet.train import metrics as metrics_module
-from longnet.train import trainer as trainer_module
 
 RECORD = {
     "step",
@@ -151,7 +150,7 @@ def test_clipping_bounds_the_update(tmp_path, monkeypatch):
 def test_divergence_stops_before_the_update(tmp_path, monkeypatch, value, where):
     config = tiny_config(tmp_path, eval_every=99)
     trainer = Trainer(config)
-    module = trainer.model if where == "loss" else trainer_module
+    module = trainer.model if where == "loss" else trainer.optimizer
     name = "loss" if where == "loss" else "clip_factor"
     real, calls = getattr(module, name), []
 

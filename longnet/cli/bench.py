@@ -6,7 +6,10 @@ import argparse
 from importlib import import_module
 
 HELP = "measure speed and memory"
-_MEASUREMENTS = {"attention": "longnet.bench.attention", "train": "longnet.bench.train"}
+_MEASUREMENTS = {
+    name: f"longnet.bench.{name}"
+    for name in ("attention", "billion", "generate", "parallel", "train")
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

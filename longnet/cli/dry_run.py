@@ -7,17 +7,25 @@ from longnet.config import RunConfig
 from longnet.flops import flops_per_token, peak_flops
 from longnet.model import LongNet
 from longnet.train import estimate_memory
+from longnet.train.memory import tokens_per_rank
 
 
 def print_estimate(config: RunConfig) -> None:
-    """Print parameters, memory and operations of a run's steps."""
+    """Print parameters, memory and operations of a run's steps; memory of one rank."""
     settings = config.train
-    tokens = settings.batch_size * settings.sequence_length
+    ranks = settings.sequence_parallel * settings.data_parallel
+    tokens = tokens_per_rank(settings)
     memory = estimate_memory(config)
     model = LongNet(config.model, dtype=settings.dtype, device=settings.device)
     flops = flops_per_token(model, settings.sequence_length)
     peak = memory.peak_bytes(tokens)
-    rows = {
+    rows = {}
+    if ranks > 1:
+        rows["ranks"] = (
+            f"{ranks}: sequence parallel {settings.sequence_parallel}, data parallel "
+            f"{settings.data_parallel}; memory is that of one, without what travels"
+        )
+    rows |= {
         "parameters": f"{model.num_parameters():,}",
         "weights, gradients, moments": _gigabytes(memory.state_bytes),
         "activations": f"{_gigabytes(peak - memory.state_bytes)} for {tokens:,} tokens, "
@@ -32,7 +40,7 @@ def print_estimate(config: RunConfig) -> None:
         )
     could = peak_flops(settings.device, settings.dtype)
     if could is not None:
-        rows["at half its peak"] = f"{could / 2 / flops:,.0f} tokens/s"
+        rows["at half its peak"] = f"{ranks * could / 2 / flops:,.0f} tokens/s"
     width = max(map(len, rows)) + 2
     print("\n".join(f"{name:<{width}}{text}" for name, text in rows.items()))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from longnet.errors import LongNetError
 from longnet.evaluate import NgramBits, ngram_bits_per_byte
+from longnet.evaluate.perplexity import Evaluation
 from longnet.generate import generate
-from longnet.train import LOSS_CURVE, METRICS, Outcome, Trainer, plot_loss, read_metrics
+from longnet.train import LOSS_CURVE, METRICS, Trainer, plot_loss, read_metrics
+from longnet.train.data import RunData
+from longnet.train.task_data import TaskData
 
 _NGRAM_TOKENS = 1 << 24  # the baselines have long seen enough then
 _PROMPT_TOKENS = 128
@@ -15,10 +19,35 @@ _NEW_TOKENS = 256
 _MARK = "\N{BLACK RIGHT-POINTING TRIANGLE}"
 
 
-def print_summary(trainer: Trainer, outcome: Outcome) -> None:
-    """Print how good the model is beside n-grams, text that it writes, and where its files lie."""
-    data = trainer.data
-    evaluation = outcome.evaluation or trainer.evaluate()
+def print_summary(trainer: Trainer, evaluation: Evaluation, checkpoint: Path) -> None:
+    """Print how good the model is beside what needs none, and where its files lie."""
+    curve = trainer.out_dir / LOSS_CURVE
+    if isinstance(trainer.data, TaskData):
+        baselines = {}
+        _print_task(trainer.data, trainer, evaluation)
+    else:
+        baselines = _print_text(trainer.data, trainer, evaluation)
+    try:
+        plot_loss(read_metrics(trainer.out_dir / METRICS), curve, baselines)
+        drawn = str(curve)
+    except LongNetError as error:  # the model is trained and saved all the same
+        drawn = f"not drawn: {error}"
+    print(f"\nloss curve  {drawn}\ncheckpoint  {checkpoint}\ntime        {trainer.clock.summary()}")
+
+
+def _print_task(data: TaskData, trainer: Trainer, evaluation: Evaluation) -> None:
+    """Print the accuracy on a task."""
+    name, length = data.train.name, data.length
+    print(
+        f"\naccuracy {evaluation.accuracy:.4f} on {len(data.examples)} held-out examples of "
+        f"{length:,} tokens\n({data.comparison()})\n\nother lengths: "
+        f"longnet evaluate --checkpoint {trainer.out_dir} --task {name} "
+        f"--lengths {length},{2 * length},{4 * length}"
+    )
+
+
+def _print_text(data: RunData, trainer: Trainer, evaluation: Evaluation) -> dict[str, float]:
+    """Print bits per byte beside n-grams', and text that the model writes; return the n-grams'."""
     with trainer.clock("n-grams"):
         ngrams = _ngrams(trainer)
     bits = evaluation.bits_per_byte
@@ -38,17 +67,7 @@ def print_summary(trainer: Trainer, outcome: Outcome) -> None:
     print(f"\nvalidation text, and how longnet goes on after {_MARK}:\n")
     print(_quoted(data.decode(prompt) + _MARK + data.decode(written)))
 
-    curve = trainer.out_dir / LOSS_CURVE
-    baselines = ngrams._asdict() if data.is_bytes else {}
-    try:
-        plot_loss(read_metrics(trainer.out_dir / METRICS), curve, baselines)
-        drawn = str(curve)
-    except LongNetError as error:  # the model is trained and saved all the same
-        drawn = f"not drawn: {error}"
-    print(
-        f"\nloss curve  {drawn}\ncheckpoint  {outcome.checkpoint}\n"
-        f"time        {trainer.clock.summary()}"
-    )
+    return ngrams._asdict() if data.is_bytes else {}
 
 
 def _ngrams(trainer: Trainer) -> NgramBits:

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longnet.cli.ranks import is_first, joined
+
 if TYPE_CHECKING:
+    from longnet.communicator import Communicator
     from longnet.config import RunConfig
     from longnet.train import Outcome, Trainer
 
@@ -50,8 +53,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", metavar="DTYPE", help="short for --set train.dtype=DTYPE, such as bfloat16"
     )
     parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="short for --set data.task=NAME: train on a task such as induction_heads or listops",
+    )
+    parser.add_argument(
+        "--sequence-parallel",
+        metavar="S",
+        type=int,
+        help="short for --set train.sequence_parallel=S: ranks that share each sequence",
+    )
+    parser.add_argument(
+        "--data-parallel",
+        metavar="D",
+        type=int,
+        help="short for --set train.data_parallel=D: groups of such ranks, which share a batch; "
+        "mpirun, torchrun or srun starts S times D ranks",
+    )
+    parser.add_argument(
         "--detect-anomaly",
-        action="store_true",
+        action="store_const",
+        const=True,
         help="name the first op whose result is not finite; slow",
     )
     parser.add_argument(
@@ -85,13 +107,14 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from longnet.cli.dry_run import print_estimate
 
-        print_estimate(config)
+        if is_first():
+            print_estimate(config)
         return 0
-    with _numbered_folder(config) as config:
-        trainer = Trainer(config, resume=checkpoint)
-        _introduce(trainer)
-        outcome = trainer.train()
-    return _conclude(trainer, outcome)
+    with joined(config.train) as comm, _numbered_folder(config, comm) as config:
+        trainer = Trainer(config, resume=checkpoint, comm=comm)
+        if trainer.world.is_main:
+            _introduce(trainer)
+        return _conclude(trainer, trainer.train())
 
 
 def _base(options: argparse.Namespace) -> RunConfig:
@@ -108,31 +131,37 @@ def _base(options: argparse.Namespace) -> RunConfig:
 def _settings(options: argparse.Namespace, base: RunConfig) -> RunConfig:
     """All settings of the command line laid over `base`."""
     config = type(base).load(options.config, base=base) if options.config is not None else base
-    config = config.override(options.set)
-    short = {"out_dir": options.out_dir, "device": options.device, "dtype": options.dtype}
-    if options.detect_anomaly:
-        short["detect_anomaly"] = True
-    given = {name: value for name, value in short.items() if value is not None}
-    return config.merge({"train": given}) if given else config
+    if options.task is not None:  # first, as other settings need it
+        config = config.merge({"data": {"task": options.task}})
+    names = "out_dir", "device", "dtype", "sequence_parallel", "data_parallel", "detect_anomaly"
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return config.override(options.set, {"train": given})
 
 
 @contextmanager
-def _numbered_folder(config: RunConfig) -> Iterator[RunConfig]:
-    """Put a new folder's name in the place of one that ends in -NNN, and make the folder."""
+def _numbered_folder(config: RunConfig, comm: Communicator | None) -> Iterator[RunConfig]:
+    """Put a new folder's name in the place of one that ends in -NNN; rank 0 makes the folder."""
     stem = config.train.out_dir.removesuffix(_NUMBERED)
     if stem == config.train.out_dir:
         yield config
         return
+    folder = _new_folder(stem) if comm is None or comm.rank == 0 else None
+    name = str(folder) if comm is None else comm.gather_objects(str(folder))[0]
+    try:
+        yield config.merge({"train": {"out_dir": name}})
+    finally:
+        if folder is not None:
+            with contextlib.suppress(OSError):  # stays unless it is empty
+                folder.rmdir()
+
+
+def _new_folder(stem: str) -> Path:
+    """Make the folder of the number after the last one."""
     while True:
         folder = Path(f"{stem}-{_numbers(stem)[-1] + 1:03}")
         with contextlib.suppress(FileExistsError):  # another run was quicker
             folder.mkdir(parents=True)
-            break
-    try:
-        yield config.merge({"train": {"out_dir": str(folder)}})
-    finally:
-        with contextlib.suppress(OSError):  # stays unless it is empty
-            folder.rmdir()
+            return folder
 
 
 def _last(out_dir: str) -> str:
@@ -157,27 +186,31 @@ def _introduce(trainer: Trainer) -> None:
     lengths, rates = model.levels(0)
     levels = " ".join(f"{w}/{r}" for w, r in zip(lengths, rates, strict=True))
     per_step = train.batch_size * train.accumulate * train.sequence_length
+    mesh = trainer.world.text()
     print(
         f"model  {trainer.model.num_parameters():,} parameters, {model.num_layers} layers of "
         f"{model.embed_dim}, {model.mixer} attention {levels}\n"
-        f"data   {len(data.train):,} tokens ({data.tokenizer.name}), "
-        f"{data.targets.size:,} for validation\n"
+        f"data   {data.text()}\n"
         f"run    {trainer.out_dir}: steps {trainer.step} to {train.steps} of {per_step:,} tokens, "
-        f"length {train.sequence_length:,}, {longnet.num_threads()} threads",
+        f"length {train.sequence_length:,}, {longnet.num_threads()} threads"
+        + (f"\nmesh   {mesh}" if mesh else ""),
         flush=True,
     )
 
 
 def _conclude(trainer: Trainer, outcome: Outcome) -> int:
     if outcome.stopped_by is not None:
-        print(
-            f"longnet: stopped by {outcome.stopped_by.name} after step {trainer.step} of "
-            f"{trainer.config.train.steps}, saved {outcome.checkpoint}; go on with: "
-            f"longnet train --resume {trainer.out_dir}",
-            file=sys.stderr,
-        )
+        if trainer.world.is_main:
+            print(
+                f"longnet: stopped by {outcome.stopped_by.name} after step {trainer.step} of "
+                f"{trainer.config.train.steps}, saved {outcome.checkpoint}; go on with: "
+                f"longnet train --resume {trainer.out_dir}",
+                file=sys.stderr,
+            )
         return 128 + outcome.stopped_by
-    from longnet.cli.summary import print_summary
+    evaluation = outcome.evaluation or trainer.evaluate()
+    if trainer.world.is_main:
+        from longnet.cli.summary import print_summary
 
-    print_summary(trainer, outcome)
+        print_summary(trainer, evaluation, outcome.checkpoint)
     return 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from longnet.config.fields import Mismatch, convert, fail, unknown_key
@@ -38,6 +38,14 @@ class DataConfig(Settings):
         Path of a ``tokenizer.json``; None: bytes are the tokens.
     format : str
         How the files are read; "auto" looks at each.
+    task : str, optional
+        Train on a task: one that makes itself, or one of files, whose paths `train` and, for some,
+        `validation` give. A sequence holds one example.
+    task_shortest : int, optional
+        Batches of the training take turns in length: ``train.sequence_length``, half of it and so
+        on, down to no less than this; None: all of the full length. Short ones are learned first.
+    task_workers : int
+        Processes that make a task's examples ahead: worth it for images. 0: none of their own.
 
     Raises
     ------
@@ -51,6 +59,9 @@ class DataConfig(Settings):
     validation: str | tuple[str, ...] | None = None
     tokenizer: str | None = None
     format: str = "auto"
+    task: str | None = None
+    task_shortest: int | None = None
+    task_workers: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +71,12 @@ class DataConfig(Settings):
             self.check(name, filled, "a path, a glob, or a list of them")
         self.check("tokenizer", self.tokenizer != "", "the path of a tokenizer.json")
         self.check("format", self.format != "", "the name of a format")
+        self.check("task", self.task != "", "the name of a task")
+        shortest = self.task_shortest
+        self.check("task_shortest", shortest is None or shortest >= 1, "at least 1, or none")
+        of_task = shortest is None or self.task is not None
+        self.check("task_shortest", of_task, "none without data.task")
+        self.check("task_workers", self.task_workers >= 0, "at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +90,7 @@ class TrainConfig(Settings):
     steps : int
         Updates of the weights, each from ``batch_size * accumulate`` sequences.
     batch_size, accumulate : int
-        Sequences of one forward and backward pass, and such passes to one update.
+        Sequences of one forward and backward pass of all ranks, and such passes to one update.
     sequence_length : int
         N, tokens in a sequence.
     learning_rate, warmup_steps, schedule, schedule_power, end_learning_rate, decay_fraction
@@ -89,7 +106,12 @@ class TrainConfig(Settings):
     stochastic_rounding : bool
         Where `dtype` is not float32, round the weights to it at random, right in the mean.
     device : str
-        Such as "cpu".
+        "cpu" or "cuda"; of several ranks, each takes the GPU of its number on its host.
+    sequence_parallel, data_parallel : int
+        Ranks that share each sequence, and such groups of ranks, which share the sequences of a
+        batch. A launcher starts as many ranks as their product.
+    timeout : float
+        Seconds that a rank waits for the others, which may be writing a checkpoint.
     eval_every, log_every, save_every : int
         In steps.
     eval_sequences : int
@@ -135,6 +157,9 @@ class TrainConfig(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     stochastic_rounding: bool = False
     device: str = "cpu"
+    sequence_parallel: int = 1
+    data_parallel: int = 1
+    timeout: float = 600.0
     eval_every: int = 1000
     eval_sequences: int = 16
     log_every: int = 10
@@ -151,13 +176,18 @@ class TrainConfig(Settings):
         for name in ("out_dir", "schedule", "device"):
             self.check(name, getattr(self, name) != "", "a string that is not empty")
         counts = ("steps", "batch_size", "accumulate", "sequence_length", "keep")
+        counts += ("sequence_parallel", "data_parallel")
         for name in (*counts, "eval_every", "eval_sequences", "log_every", "save_every"):
             self.check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("learning_rate", "eps", "clip", "schedule_power"):
+        for name in ("learning_rate", "eps", "clip", "schedule_power", "timeout"):
             self.check(name, getattr(self, name) > 0, "a value above 0")
         for name in ("weight_decay", "seed"):
             self.check(name, getattr(self, name) >= 0, "at least 0")
         self.check("betas", all(0 <= beta < 1 for beta in self.betas), "two values in [0, 1)")
+        multiple = f"a multiple of train.data_parallel = {self.data_parallel}"
+        self.check("batch_size", self.batch_size % self.data_parallel == 0, multiple)
+        most = f"at most train.sequence_length = {self.sequence_length}"
+        self.check("sequence_parallel", self.sequence_parallel <= self.sequence_length, most)
         chunk = self.loss_chunk
         self.check("loss_chunk", chunk is None or chunk >= 1, "at least 1, or none")
         self.check("threads", self.threads is None or self.threads >= 1, "at least 1, or none")
@@ -183,7 +213,9 @@ class RunConfig(Settings):
         train = {"out_dir": f"runs/{name}", **_TRAIN_PRESETS.get(name, {})}
         return cls(model=model, train=TrainConfig.from_dict(train))
 
-    def override(self, assignments: Iterable[str]) -> "RunConfig":
+    def override(
+        self, assignments: Iterable[str], values: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> "RunConfig":
         """Return a copy with settings replaced, as the command line spells them.
 
         Parameters
@@ -191,6 +223,8 @@ class RunConfig(Settings):
         assignments : iterable of str
             ``section.key=value``; of a key given twice the last holds. The value is TOML; what is
             not TOML is a string, and a bare ``none`` is None where the setting may be None.
+        values : mapping, optional
+            Settings by section and key that hold over those.
 
         Raises
         ------
@@ -215,6 +249,8 @@ class RunConfig(Settings):
             changes.setdefault(section, {})[key] = _parse_value(
                 text.strip(), field_types(kind)[key]
             )
+        for section, settings in (values or {}).items():
+            changes.setdefault(section, {}).update(settings)
         return self.merge(changes)
 
 

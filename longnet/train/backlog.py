@@ -1,4 +1,4 @@
-"""Records of updates whose numbers a device may still be computing."""
+"""Records of updates whose numbers the ranks' devices may still be computing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from longnet._core import Stream, Tensor, ops
 from longnet.functional.buffers import empty
+from longnet.train.world import World
 
 
 class Reading:
@@ -15,15 +16,19 @@ class Reading:
 
     Parameters
     ----------
-    tensors : sequence of Tensor
-        Of one element each, on one device.
+    world : World
+    shares : sequence of Tensor
+        Of one element each, on one device: of these the ranks' sums are read.
+    whole : Tensor
+        Of one element that every rank has.
     """
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, world: World, shares: Sequence[Tensor], whole: Tensor) -> None:
         self._event = None
-        self._values = empty((len(tensors),), tensors[0])
-        for i, tensor in enumerate(tensors):
+        self._values = empty((len(shares) + 1,), whole)
+        for i, tensor in enumerate([*shares, whole]):
             ops.cast(self._values[i : i + 1], tensor.reshape(1))
+        world.sum(self._values[: len(shares)])
         if self._values.device != "cpu":
             stream = Stream.current(self._values.device)
             self._values = self._values.to("cpu", stream=stream)
@@ -42,21 +47,39 @@ class Reading:
 
 
 class Backlog:
-    """What was queued on a device, update by update, and has not been looked at yet."""
+    """What was queued on the ranks' devices, update by update, and has not been looked at yet.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    world : World
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
         self._waiting: deque[tuple[dict[str, Any], Reading]] = deque()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def ready(self) -> int:
+        """How many of the first records this rank has the numbers of."""
+        waiting = (i for i, (_, reading) in enumerate(self._waiting) if not reading.ready)
+        return next(waiting, len(self._waiting))
+
     def add(self, record: dict[str, Any], losses: Sequence[Tensor], norm: Tensor) -> None:
-        """Append the record of an update, of which `losses` and `norm` are still to come."""
-        self._waiting.append((record, Reading([*losses, norm])))
+        """Append the record of an update.
 
-    def take(self, *, wait: bool) -> Iterator[dict[str, Any]]:
-        """Yield the records whose numbers are there, with `wait` all, the earliest first.
-
-        Their ``loss`` is the mean of the losses, their ``grad_norm`` the norm.
+        `losses` are this rank's shares of its passes' losses, `norm` is that of all gradients.
         """
-        while self._waiting and (wait or self._waiting[0][1].ready):
+        self._waiting.append((record, Reading(self._world, losses, norm)))
+
+    def take(self, count: int) -> Iterator[dict[str, Any]]:
+        """Yield the first `count` records, waiting for numbers that are not there yet.
+
+        Their ``loss`` is the mean of the passes' losses, their ``grad_norm`` the norm.
+        """
+        for _ in range(count):
             record, reading = self._waiting.popleft()
             *losses, norm = reading.values()
             yield {

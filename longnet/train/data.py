@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from longnet.config import RunConfig
+from longnet.config import RunConfig, TrainConfig
 from longnet.data import (
+    Batches,
     Tokenizer,
     TokenSource,
     load_tokenizer,
@@ -15,6 +18,12 @@ from longnet.data import (
     validation_windows,
 )
 from longnet.errors import ConfigError
+from longnet.evaluate.perplexity import Evaluation, evaluate
+from longnet.train.task_data import TaskData, open_task
+
+if TYPE_CHECKING:
+    from longnet.model import LongNet
+    from longnet.parallel import Mesh
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,40 @@ class RunData:
         """Whether each token is one byte."""
         return self.num_bytes == self.targets.size
 
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What runs on the same data have in common, by setting."""
+        windows = blake2b(self.inputs.data, digest_size=16)
+        windows.update(self.targets.data)
+        return {
+            "data.tokenizer": self.tokenizer.fingerprint,
+            "data.train": self.train.fingerprint,
+            "data.validation": windows.hexdigest(),
+        }
+
+    def batches(self, batch_size: int, sequence_length: int, seed: int) -> Batches:
+        """Batches to train on."""
+        return Batches(self.train, batch_size, sequence_length, seed)
+
+    def evaluate(self, model: LongNet, settings: TrainConfig, mesh: Mesh | None) -> Evaluation:
+        """Score the windows."""
+        return evaluate(
+            model,
+            self.inputs,
+            self.targets,
+            num_bytes=self.num_bytes,
+            batch_size=settings.batch_size,
+            chunk=settings.loss_chunk,
+            mesh=mesh,
+        )
+
+    def text(self) -> str:
+        """The data in a line."""
+        return (
+            f"{len(self.train):,} tokens ({self.tokenizer.name}), "
+            f"{self.targets.size:,} for validation"
+        )
+
     def decode(self, ids: np.ndarray) -> str:
         """Text of token ids, or the ids themselves where `tokenizer` does not know them."""
         if self.num_bytes is None or (ids.size and ids.max() >= self.tokenizer.vocab_size):
@@ -54,8 +97,8 @@ class RunData:
         return self.tokenizer.decode(ids)
 
 
-def open_data(config: RunConfig) -> RunData:
-    """Open the data that a run's settings name.
+def open_data(config: RunConfig) -> RunData | TaskData:
+    """Open the data, or the task, that a run's settings name.
 
     Raises
     ------
@@ -64,6 +107,8 @@ def open_data(config: RunConfig) -> RunData:
     DataError
         The data cannot be read, or a split is shorter than one window.
     """
+    if config.data.task is not None:
+        return open_task(config, config.data.task)
     settings, vocab_size = config.data, config.model.vocab_size
     tokenizer = load_tokenizer(settings.tokenizer)
     if settings.tokenizer is not None and tokenizer.vocab_size > vocab_size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,10 +11,10 @@ import numpy as np
 
 from longnet import random
 from longnet._core import empty_cache, memory_stats, reset_peak_memory
-from longnet.config import RunConfig
-from longnet.errors import OutOfMemoryError
+from longnet.config import RunConfig, TrainConfig
+from longnet.errors import CommunicatorError, OutOfMemoryError
 from longnet.model import RECOMPUTE, LongNet
-from longnet.optim import AdamW, clip_factor
+from longnet.optim import AdamW
 from longnet.recompute import CHUNK_ROWS
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ _USABLE = 0.95  # of a card; the rest is the driver's, and what a pool cannot us
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Memory of one update, as a line through what small updates took.
+    """Memory of one update on one rank, as a line through what small updates took.
 
     Attributes
     ----------
     state_bytes : int
-        Weights, gradients and the optimizer's moments.
+        Weights, gradients and this rank's part of the optimizer's moments.
     fixed_bytes : float
         Peak of an update of no tokens, `state_bytes` included.
     bytes_per_token : float
@@ -55,10 +56,17 @@ class MemoryEstimate:
         return max(0, int((num_bytes - self.fixed_bytes) / self.bytes_per_token))
 
 
+def tokens_per_rank(settings: TrainConfig) -> int:
+    """Most tokens of a pass that one rank has."""
+    sequences = settings.batch_size // settings.data_parallel
+    return sequences * -(-settings.sequence_length // settings.sequence_parallel)
+
+
 def estimate_memory(config: RunConfig) -> MemoryEstimate:
     """Make two small updates of a run's model on its device, and see what they take.
 
-    Where they do not fit, smaller ones.
+    Where they do not fit, smaller ones. Of many ranks it is what one takes, but for what one alone
+    does not have: other ranks' keys and values, and what the collectives work in.
 
     Raises
     ------
@@ -68,7 +76,7 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     settings = config.train
     device = settings.device
     larger = min(
-        max(settings.batch_size * settings.sequence_length, 2),
+        max(tokens_per_rank(settings), 2),
         _MOST_TOKENS[device.partition(":")[0]],
     )
     model = LongNet(config.model, dtype=settings.dtype, device=device)
@@ -88,9 +96,11 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
                 raise
         optimizer.zero_grad()
         larger //= 2
+    ranks = settings.sequence_parallel * settings.data_parallel
+    elsewhere = 2 * weights - 2 * weights // ranks  # moments that other ranks have
     # At least a byte: of few tokens the peak may be the update's, which does not grow.
     slope = max(1.0, (high - low) / (larger - larger // 2))
-    return MemoryEstimate(state, high - slope * larger, slope)
+    return MemoryEstimate(state - elsewhere, high - elsewhere - slope * larger, slope)
 
 
 def _peak_of_step(config: RunConfig, model: LongNet, optimizer: AdamW, tokens: int) -> int:
@@ -108,7 +118,7 @@ def _peak_of_step(config: RunConfig, model: LongNet, optimizer: AdamW, tokens: i
             deterministic=settings.deterministic,
         )
     loss.backward()
-    optimizer.step(0.0, clip_factor(model.parameters(), 1.0)[0])
+    optimizer.step(0.0, optimizer.clip_factor(1.0)[0])
     optimizer.zero_grad()
     return memory_stats(settings.device)["peak_bytes"]
 
@@ -135,8 +145,9 @@ def what_would_fit(config: RunConfig) -> str:
         fits.append(f"about {tokens:,} with train.recompute={recompute}")
     if not fits:
         return ""
-    found = settings.batch_size * settings.sequence_length
-    return f"{found:,} tokens a pass, of which would fit: {', '.join(fits)}"
+    ranks = settings.sequence_parallel * settings.data_parallel
+    of = f"tokens a pass{' of this rank' if ranks > 1 else ''}"
+    return f"{tokens_per_rank(settings):,} {of}, of which would fit: {', '.join(fits)}"
 
 
 def explain_shortage(trainer: Trainer, run: Callable[[], Result]) -> Result:
@@ -148,11 +159,14 @@ def explain_shortage(trainer: Trainer, run: Callable[[], Result]) -> Result:
         With the step, what was asked for, and `what_would_fit`.
     """
     try:
-        return run()
+        with trainer.world.told():  # at once: what would fit takes a while
+            return run()
     except OutOfMemoryError as error:
         reason = str(error)
     # Only here nothing else holds any more what the step had in memory.
-    trainer.optimizer.zero_grad()
-    empty_cache(trainer.config.train.device)
-    fits = what_would_fit(trainer.config)
+    with suppress(CommunicatorError):  # of gradients that were on their way
+        trainer.optimizer.zero_grad()
+    device = trainer.world.device
+    empty_cache(device)
+    fits = what_would_fit(trainer.config.merge({"train": {"device": device}}))
     raise OutOfMemoryError(f"step {trainer.step + 1}: {reason}" + (f"; {fits}" if fits else ""))

@@ -104,6 +104,8 @@ def validation_record(evaluation: Evaluation) -> dict[str, float]:
     record = {"validation_loss": evaluation.loss}
     if evaluation.bits_per_byte is not None:
         record["validation_bits_per_byte"] = evaluation.bits_per_byte
+    if evaluation.accuracy is not None:
+        record["validation_accuracy"] = evaluation.accuracy
     return record
 
 
@@ -112,6 +114,8 @@ def validation_text(step: int, evaluation: Evaluation) -> str:
     text = f"step {step}: validation loss {evaluation.loss:.3f}"
     if evaluation.bits_per_byte is not None:
         text += f", {evaluation.bits_per_byte:.3f} bits per byte"
+    if evaluation.accuracy is not None:
+        text += f", accuracy {evaluation.accuracy:.1%}"
     return text
 
 

@@ -9,6 +9,7 @@ from longnet._core import memory_stats
 from longnet.config import TrainConfig
 from longnet.flops import flops_per_token, peak_flops
 from longnet.model import LongNet
+from longnet.train.world import World
 
 
 class Speedometer:
@@ -18,14 +19,15 @@ class Speedometer:
     ----------
     model : LongNet
     settings : TrainConfig
+    world : World
     tokens : int
-        Trained on so far.
+        Trained on so far, by all ranks.
     """
 
-    def __init__(self, model: LongNet, settings: TrainConfig, tokens: int) -> None:
-        self._device = settings.device
+    def __init__(self, model: LongNet, settings: TrainConfig, world: World, tokens: int) -> None:
+        self._device, self._ranks = world.device, world.size
         self._flops = flops_per_token(model, settings.sequence_length)
-        self._peak_flops = peak_flops(settings.device, settings.dtype)
+        self._peak_flops = peak_flops(world.device, settings.dtype)
         self.restart(tokens)
 
     def restart(self, tokens: int) -> None:
@@ -45,9 +47,10 @@ class Speedometer:
         Returns
         -------
         dict
-            ``tokens_per_second`` and ``tflops`` since the last `restart`, ``utilization``, the
-            share of the GPU's half precision peak where that is known, and ``peak_memory_bytes``
-            of tensors and scratch on the device.
+            ``tokens_per_second`` and ``tflops`` of all ranks since the last `restart`,
+            ``utilization``, the share of the GPUs' half precision peak where that is known, and
+            ``peak_memory_bytes`` of tensors and scratch on this rank's device. Where there are
+            several, ``ranks`` and ``tokens_per_second_per_rank`` too.
         """
         rate = (tokens - self._tokens) / self._spent
         record = {
@@ -55,5 +58,9 @@ class Speedometer:
             "tflops": round(rate * self._flops / 1e12, 3),
         }
         if self._peak_flops is not None:
-            record["utilization"] = round(rate * self._flops / self._peak_flops, 4)
+            peak = self._peak_flops * self._ranks
+            record["utilization"] = round(rate * self._flops / peak, 4)
+        if self._ranks > 1:
+            record["ranks"] = self._ranks
+            record["tokens_per_second_per_rank"] = round(rate / self._ranks, 1)
         return record | {"peak_memory_bytes": memory_stats(self._device)["peak_bytes"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longnet.checkpoint import Checkpoint, latest, load, load_latest
+from longnet import checkpoint
+from longnet.checkpoint import Checkpoint, latest, layout, load, load_latest
 from longnet.config import RunConfig
-from longnet.errors import CheckpointError, ConfigError, DataError
+from longnet.errors import CheckpointError, ConfigError, DataError, DivergenceError
 
 if TYPE_CHECKING:
+    from longnet.train.record import Silence
     from longnet.train.trainer import Trainer
 
 # What a training run keeps beside its arrays, and of what type.
@@ -124,12 +127,61 @@ def check_resumable(config: RunConfig, tokenizer: str, checkpoint: Checkpoint) -
         )
 
 
+def identity(saved: Checkpoint | None) -> dict[str, object]:
+    """What ranks that go on from the same checkpoint, or from none, have in common."""
+    step = 0 if saved is None else saved.step
+    return {"step": step, "checkpoint": saved and layout.sha256(saved.path / layout.MANIFEST)}
+
+
+def check_finite(folder: Path, step: int, name: str, value: float) -> None:
+    """Refuse a number of a run that checkpoints in `folder`.
+
+    Raises
+    ------
+    DivergenceError
+        It is not finite.
+    """
+    if not math.isfinite(value):
+        newest = latest(folder)
+        raise DivergenceError(
+            f"step {step}: found {name} {value}, expected a finite number; "
+            f"{'no checkpoint yet' if newest is None else f'the last checkpoint is {newest}'}"
+        )
+
+
+def save(trainer: Trainer, record: Silence) -> Path:
+    """Write a checkpoint on rank 0, after `record`; every rank returns where it lies.
+
+    Raises
+    ------
+    CommunicatorError
+        A rank has failed in this step, or rank 0 in writing. Checkpoints are left as they are.
+    DivergenceError
+        A weight is not finite.
+    LongNetError
+        A file cannot be written.
+    """
+    arrays, state = snapshot(trainer)
+    trainer.world.finish()  # a collective that fails on a GPU is noticed late
+    saved = None
+    if trainer.world.is_main:
+        for name, array in arrays["model"].items():
+            check_finite(trainer.out_dir, trainer.step, name, float(np.abs(array).max()))
+        record.sync()  # no checkpoint without the records that led to it
+        keep = trainer.config.train.keep
+        saved = checkpoint.save(trainer.out_dir, trainer.step, arrays, state, keep)
+    return trainer.world.gather(saved)[0]
+
+
 def snapshot(trainer: Trainer) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
-    """What a checkpoint of a run holds: its arrays by group and name, and the rest, `KEYS`."""
+    """What a checkpoint of a run holds: arrays by group and name, on rank 0, and the rest, `KEYS`.
+
+    Every rank calls it.
+    """
     optimizer = trainer.optimizer.state_dict()
     moments = {key: value for key, value in optimizer.items() if isinstance(value, np.ndarray)}
-    arrays = {"model": trainer.model.state_dict(), "optimizer": moments}
-    return arrays, {
+    weights = trainer.model.state_dict() if trainer.world.is_main else {}
+    return {"model": weights, "optimizer": moments}, {
         "config": trainer.config.to_dict(),
         "tokenizer": trainer.data.tokenizer.fingerprint,
         "data": trainer.batches.state_dict(),
