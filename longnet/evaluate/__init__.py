@@ -1,4 +1,4 @@
-"""Evaluation: what a model's figures are to be read against."""
+"""Evaluation: scores of models, and what they are to be read against."""
 
 from longnet.evaluate.ngram import NgramBits, ngram_bits_per_byte
 
