@@ -10,7 +10,6 @@ from reference import longnet as reference
 
 import longnet
 from longnet import Config, mixers, nn
-from longnet.autograd import no_grad
 from longnet.model import LongNet
 from longnet.optim import AdamW
 
@@ -20,9 +19,11 @@ SMALL = {
     "embed_dim": 48,
     "num_heads": 3,
     "segment_lengths": (4, 8, 16),
+    "summary_columns": 3,
     "dilation_rates": (1, 2, 3),
     "xpos_scale_base": 16.0,
 }
+MIXERS = mixers.names()  # every file of the folder
 RECIPE = Path(__file__).parents[1] / "docs/adding_a_mixer.md"
 
 
@@ -32,10 +33,10 @@ def make(config, seed=0):
     return mixer
 
 
-@pytest.mark.parametrize("mixer", ["dilated", "dense"])
+@pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("placement", ["sub", "pre"])
 @pytest.mark.parametrize("kv_heads", [1, 3])
-@pytest.mark.parametrize("position", ["xpos", "rope", "none"])
+@pytest.mark.parametrize("position", ["xpos", "rope", "alibi", "none"])
 def test_against_the_reference(rng, mixer, placement, kv_heads, position):
     config = Config(
         **SMALL, mixer=mixer, norm_placement=placement, num_kv_heads=kv_heads, position=position
@@ -74,9 +75,9 @@ def test_attention_dropout_only_in_training(rng):
 def test_registry_names_what_is_known():
     assert {"dense", "dilated"} <= set(mixers.names())
     with pytest.raises(
-        longnet.ConfigError, match=r"found 'sparse', expected one of dense, dilated"
+        longnet.ConfigError, match=r"'window', expected one of dense, dilated, sliding, sparse"
     ):
-        mixers.make("sparse", Config(mixer="sparse"), 0)
+        mixers.make("window", Config(mixer="window"), 0)
     with pytest.raises(longnet.ConfigError, match="'dense': registered twice"):
         mixers.register("dense")(nn.Module)
 
@@ -121,13 +122,7 @@ def test_the_recipe_s_own_check_holds(recipe):
         exec(compile(block, str(RECIPE), "exec"), {})
 
 
-def test_packed_documents_are_separate(rng):
-    borders = np.array([0, 5, 18])
-    for name in ("dilated", "dense"):
-        module = make(Config(**SMALL, mixer=name))
-        x = rng.standard_normal((1, 18, 48)).astype(np.float32)
-        with no_grad():
-            packed = module(variable(x), cu_seqlens=borders).data.numpy()
-            for a, e in ((0, 5), (5, 18)):
-                alone = module(variable(x[:, a:e])).data.numpy()
-                np.testing.assert_allclose(packed[:, a:e], alone, rtol=0, atol=2e-6)
+def test_a_sparse_block_shorter_than_its_summary():
+    config = Config(**SMALL | {"summary_columns": 5}, mixer="sparse")
+    with pytest.raises(longnet.ConfigError, match="summary_columns: found 5, expected at most 4"):
+        make(config)

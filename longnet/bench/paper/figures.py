@@ -1,0 +1,94 @@
+"""The pictures of the comparisons."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from longnet.errors import LongNetError
+
+Points = Sequence[tuple[float, float]]
+_MARKS = {"dense": ("0.35", "s"), "sparse": ("tab:orange", "^"), "longnet": ("tab:blue", "o")}
+_STYLES = ("-", "--", ":")  # from the longest training on
+
+
+def draw(
+    path: Path,
+    panels: Mapping[str, Mapping[str, Points]],
+    *,
+    x: str,
+    y: str,
+    ticks: Mapping[float, str] | None = None,
+    marks: Mapping[str, Sequence[str]] | None = None,
+    log_y: bool = False,
+) -> None:
+    """Draw lines of points side by side, a panel for each title.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG.
+    panels : mapping of mapping
+        By title: points by the name of a run, such as ``longnet-32k``, or of a model.
+    x, y : str
+        What the axes show; x is logarithmic.
+    ticks : mapping of str, optional
+        Labels of places on the x axis.
+    marks : mapping of sequence of str, optional
+        By name of the line, what stands beside each of its points.
+    log_y : bool
+
+    Raises
+    ------
+    LongNetError
+        It cannot be written. That matplotlib is not installed is a warning.
+    """
+    try:
+        # Without pyplot: no window system, and no state of the caller's is touched.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+    except ImportError:
+        warnings.warn(f"{path}: not drawn: found no matplotlib", stacklevel=2)
+        return
+    figure = Figure(figsize=(1.5 + 4.7 * len(panels), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, (title, lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), i)
+        axes.set_title(title, fontsize=10)
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), label=name, **_style(name, lines))
+            beside = [""] * len(points) if marks is None else marks[name]
+            for point, mark in zip(points, beside, strict=True):
+                axes.annotate(mark, point, (4, 4), textcoords="offset points", fontsize=8)
+        axes.set_xscale("log", base=2 if ticks else 10)
+        if log_y:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(MaxNLocator(6))
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_locator(NullLocator())
+        if ticks:
+            axes.set_xticks(list(ticks), list(ticks.values()))
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(color="0.92")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=150)
+    except OSError as error:
+        raise LongNetError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _style(name: str, lines: Mapping[str, Points]) -> dict[str, Any]:
+    """A model's colour; of its runs, the one with the longest training is drawn through."""
+    model = name.partition("-")[0]
+    runs = [other for other in lines if other.partition("-")[0] == model]
+    lengths = sorted(runs, key=lambda run: int("0" + "".join(filter(str.isdigit, run))))
+    color, marker = _MARKS[model]
+    style = _STYLES[(len(runs) - 1 - lengths.index(name)) % len(_STYLES)]
+    return {"color": color, "marker": marker, "markersize": 4, "linestyle": style}
