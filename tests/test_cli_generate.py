@@ -67,10 +67,11 @@ def test_prompts_from_files(run, capsys, tmp_path):
     _, expected, _ = call(capsys, run, "--prompt", "hello", *greedy)
     _, found, _ = call(capsys, run, "--prompt-file", str(tmp_path / "prompt.txt"), *greedy)
     assert found == expected
-    command = [sys.executable, "-m", "longnet", "generate", "--checkpoint", str(run), *greedy]
+    command = [sys.executable, "-P", "-m", "longnet", "generate", "--checkpoint", str(run), *greedy]
     piped = subprocess.run(
         [*command, "--prompt-file", "-"], input=b"hello", capture_output=True, timeout=120
     )
+    assert piped.returncode == 0, piped.stderr
     assert piped.stdout.decode("utf-8", "replace") == expected
 
 
