@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from longnet.autograd import no_grad
 from longnet.errors import DataError
 from longnet.parallel.batch import part_of_batch
 
@@ -89,16 +88,11 @@ def evaluate(
     for name, value in (("num_bytes", num_bytes), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise DataError(f"{name}: {value}, expected at least 1")
-    training = model.training
-    model.eval()
     total = 0.0
-    try:
-        with no_grad():
-            for first in range(0, len(inputs), batch_size):
-                batch = slice(first, first + batch_size)
-                total += _nats(model, inputs[batch], targets[batch], chunk, mesh)
-    finally:
-        model.train(training)
+    with model.evaluating():
+        for first in range(0, len(inputs), batch_size):
+            batch = slice(first, first + batch_size)
+            total += _nats(model, inputs[batch], targets[batch], chunk, mesh)
     if mesh is not None:
         total = sum(mesh.world.gather_objects(total))
     mean = total / targets.size

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from longnet import functional as F
-from longnet.autograd import Variable, no_grad
+from longnet.autograd import Variable
 from longnet.errors import DataError
 from longnet.functional.buffers import matrix
 from longnet.parallel.batch import part_of_batch
@@ -35,18 +33,6 @@ class Predictions(NamedTuple):
 
     ids: np.ndarray
     nats: np.ndarray
-
-
-@contextmanager
-def evaluating(model: LongNet) -> Iterator[None]:
-    """Neither dropout nor a tape inside the ``with`` block; the model's mode comes back after."""
-    training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def predict(
@@ -81,7 +67,7 @@ def predict(
         raise DataError(f"targets: token id {found}, expected 0..{vocab_size - 1}")
     part = part_of_batch(mesh, inputs.shape)
     places = np.flatnonzero(targets[part] != IGNORE)
-    with evaluating(model):
+    with model.evaluating():
         found = _predict(model, inputs[part], targets[part], places, mesh)
     if mesh is None:
         return found

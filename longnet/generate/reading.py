@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from longnet import functional as F
 from longnet.arguments import integer
-from longnet.autograd import Variable, no_grad
+from longnet.autograd import Variable
 from longnet.errors import ConfigError, DataError
 from longnet.generate.cache import ModelCache
 
@@ -22,7 +22,6 @@ class Model(Protocol):
     """What generation needs of a model: `longnet.LongNet` has it."""
 
     config: Any
-    training: bool
     output: Any
 
     def cache(self, batch: int = 1) -> ModelCache:
@@ -31,8 +30,8 @@ class Model(Protocol):
     def hidden(self, tokens: np.ndarray, **options: Any) -> Variable:
         """Return what the output projection sees, (B, N, E)."""
 
-    def train(self, mode: bool = True) -> Any:
-        """Switch dropout."""
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Switch dropout and the tape off for a while."""
 
 
 def read(
@@ -83,7 +82,7 @@ def show(
     for row, piece in zip(tokens, pieces, strict=True):
         row[: piece.size] = piece
     counts = [piece.size for piece in pieces]
-    with _evaluating(model), no_grad():
+    with model.evaluating():
         hidden = model.hidden(tokens, cache=cache, lengths=None if min(counts) == n else counts)
         output = model.output.in_dtype(hidden.dtype)
 
@@ -95,19 +94,6 @@ def show(
             return {b: found[b] for b, one in enumerate(wanted) if one}
         last = {b: hidden.data[b, counts[b] - 1 : counts[b]] for b, one in enumerate(wanted) if one}
         return {b: logits(Variable(row))[0] for b, row in last.items()}
-
-
-@contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
-    """Switch dropout off for a while."""
-    training = model.training
-    if training:
-        model.train(False)
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
 
 
 def checked_prompt(model: Model, prompt_tokens: ArrayLike) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from longnet._core import Tensor, ops
+from longnet.autograd import no_grad
 from longnet.errors import CheckpointError
 from longnet.nn.parameter import Parameter
 
@@ -85,6 +87,19 @@ class Module:
     def eval(self) -> Module:
         """Switch dropout off; return the module."""
         return self.train(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Neither dropout nor a tape inside the ``with`` block; the mode comes back after."""
+        training = self.training
+        if training:
+            self.eval()
+        try:
+            with no_grad():
+                yield
+        finally:
+            if training:
+                self.train()
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the weights by name; on the CPU the arrays are the parameters' own memory."""

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from longnet.autograd import no_grad
 from longnet.bench.paper.blockwise import blockwise
 from longnet.evaluate.perplexity import evaluate
 from longnet.model import IGNORE_INDEX, LongNet
@@ -65,12 +64,7 @@ def nats_after_prompts(
     inputs = np.ascontiguousarray(inputs[:, -length:])
     targets = targets[:, -length:].copy()
     targets[:, :-scored] = IGNORE_INDEX
-    training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            return [
-                model.loss(inputs[i : i + 1], targets[i : i + 1]).item() for i in range(len(inputs))
-            ]
-    finally:
-        model.train(training)
+    with model.evaluating():
+        return [
+            model.loss(inputs[i : i + 1], targets[i : i + 1]).item() for i in range(len(inputs))
+        ]
