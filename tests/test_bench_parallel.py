@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -131,6 +132,16 @@ def test_parallel(kind, scaling):
     assert parallel.table(rows).count(kind) == 3
 
 
+def test_parallel_on_some_ranks(capsys):
+    options = ["--weak", "64", "--only", "attention", "--repeats", "1", "--ranks"]
+    options = partial(parse, parallel, *options)
+    (row,), *_ = results(run_threads(2, lambda w: list(parallel.measure_all(w, options("2")))))
+    assert (row.ranks, row.tokens, row.efficiency) == (2, 128, None)
+    with pytest.raises(SystemExit):
+        parallel.run(options("1", "2", "--device", "cpu"))
+    assert "--ranks: found [1, 2], expected 1 to 1" in capsys.readouterr().err
+
+
 def test_parallel_saves_what_it_prints(tmp_path, capsys):
     options = ["--weak", "64", "--only", "attention", "--repeats", "1", "--save", str(tmp_path)]
     assert parallel.run(parse(parallel, *options, "--device", "cpu")) == 0
@@ -146,7 +157,7 @@ def test_memory_that_is_short_for_one_rank_is_a_row():
         raise longnet.OutOfMemoryError("2 bytes")
 
     world = longnet.Communicator.threads(1)[0]
-    (row,) = parallel.measure(world, "training", "strong", 9, make, 1)
+    (row,) = parallel.measure(world, "training", "strong", 9, make, 1, [1])
     assert row.error == "2 bytes"
     assert "2 bytes" in parallel.table([row])
 

@@ -21,7 +21,7 @@ from longnet.bench.billion_rows import NAMES, Errors, Rows, exact_row, rounded, 
 from longnet.bench.growing import growing_levels
 from longnet.bench.ranks import hardware, progress, sizes, slowest, subset, timed
 from longnet.communicator import Communicator
-from longnet.parallel import shard
+from longnet.parallel import balanced_shards
 
 HEADS, HEAD_DIM = 12, 64
 SHORT = 1 << 20
@@ -76,7 +76,7 @@ def long(
 ) -> Row:
     """All tokens through the ranks of `comm`."""
     attention = DilatedAttention(*growing_levels(tokens))
-    begin, end = shard(tokens, comm.size, comm.rank)
+    begin, end = balanced_shards(attention, tokens, HEADS, comm.size, multiple=piece)[comm.rank]
     mine = [(row, head) for row, head in samples if begin <= row < end]
     kept: dict[int, Tensor] = {}
 

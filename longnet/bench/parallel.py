@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
@@ -45,11 +45,17 @@ class Row:
 
 
 def measure(
-    world: Communicator, kind: str, scaling: str, tokens: int, make: Maker, repeats: int
+    world: Communicator,
+    kind: str,
+    scaling: str,
+    tokens: int,
+    make: Maker,
+    repeats: int,
+    ranks: Sequence[int],
 ) -> Iterator[Row]:
     """A row for each number of ranks, on the ranks that were among them."""
     first: Row | None = None
-    for size in sizes(world.size):
+    for size in ranks:
         row = Row(kind, scaling, size, tokens * size if scaling == "weak" else tokens)
         with subset(world, size) as comm:
             if comm is None:
@@ -146,6 +152,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=3, help="of two steps each (default: 3)")
     parser.add_argument(
+        "--ranks",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="how many ranks to measure (default: 1, 2, 4, ... up to all)",
+    )
+    parser.add_argument(
         "--save",
         nargs="?",
         const="bench/results",
@@ -161,12 +174,17 @@ def run(options: argparse.Namespace) -> int:
         options.refuse("found neither --weak nor --strong, expected at least one of them")
     rows: list[Row] = []
     with Communicator.from_environment(options.device) as world:
+        ranks = options.ranks or sizes(world.size)
+        if not all(1 <= size <= world.size for size in ranks):
+            options.refuse(
+                f"--ranks: found {ranks}, expected 1 to {world.size}, all that there are"
+            )
         try:
             for row in measure_all(world, options):
                 rows.append(row)
                 progress(world, asdict(row))
         finally:  # where a later row fails, these are worth having
-            if world.rank == 0:
+            if world.rank == 0 and rows:
                 facts = report.header(world.device.partition(":")[0], hardware(world))
                 report.publish("parallel", facts, table(rows), map(asdict, rows), options.save)
     return 0
@@ -174,13 +192,18 @@ def run(options: argparse.Namespace) -> int:
 
 def measure_all(world: Communicator, options: argparse.Namespace) -> Iterator[Row]:
     """The rows of all kinds and scalings that were asked for."""
+    ranks = options.ranks or sizes(world.size)
+    if not all(1 <= size <= world.size for size in ranks):
+        options.refuse(f"--ranks: found {ranks}, expected 1 to {world.size}, all that there are")
     training = partial(TrainingStep, preset=options.preset, recompute=options.recompute)
     makers: dict[str, Maker] = {"attention": AttentionStep, "training": training}
     for kind in KINDS if options.only is None else [options.only]:
         for scaling in ("weak", "strong"):
             tokens = getattr(options, scaling)
             if tokens is not None:
-                yield from measure(world, kind, scaling, tokens, makers[kind], options.repeats)
+                yield from measure(
+                    world, kind, scaling, tokens, makers[kind], options.repeats, ranks
+                )
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from longnet.parallel.arrays import Generated
 from longnet.parallel.attention import backward, forward
+from longnet.parallel.balance import balanced_shards
 from longnet.parallel.mesh import Mesh, shard
 from longnet.parallel.pattern import Pattern
 from longnet.parallel.plan import Plan, bytes_received, make_plan
@@ -14,6 +15,7 @@ __all__ = [
     "Pattern",
     "Plan",
     "backward",
+    "balanced_shards",
     "bytes_received",
     "forward",
     "make_plan",

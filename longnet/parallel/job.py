@@ -51,6 +51,12 @@ class Job:
         begin, end = self.pattern.bounds[self.comm.rank : self.comm.rank + 2]
         return begin, end
 
+    @property
+    def count(self) -> int:
+        """Pieces of this rank."""
+        begin, end = self.rows
+        return -(-(end - begin) // self.piece)
+
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Rows of each piece, in order."""
         begin, end = self.rows

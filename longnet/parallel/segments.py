@@ -18,6 +18,7 @@ from longnet.parallel.messages import exchange_keys
 
 Key = tuple[int, int]  # a segment's level and first row
 Pair = tuple[Tensor, Tensor]  # keys and values (B*H, M, 1, D)
+Wanted = tuple[Crossing, Pair, int]  # rows of a segment, for a pair that begins at a compact row
 
 FEW = 16  # compact rows of a piece that are read one by one instead of with all rows of the piece
 
@@ -37,22 +38,32 @@ class Segments:
         among = job.among_ranks()
         own = {_key(c): self._message(c, job.comm.rank) for c in among.plan.crossings}
         first = {_key(c): c.windows[job.comm.rank][0] for c in among.plan.crossings}
-        for begin, end in job.pieces() if own or not causal else ():
-            shard = job.shard(begin, end)
-            wanted: list[tuple[Crossing, Pair, int]] = []
-            for crossing in shard.plan.crossings:
+        few = all(c.rows(job.comm.rank) <= FEW * job.count for c in among.plan.crossings)
+        if causal and few:
+            for crossing in among.plan.crossings:
                 key = _key(crossing)
-                if key in own:
-                    wanted.append((crossing, _pair(own[key]), first[key]))
-                elif not causal:
-                    wanted.append((crossing, self._opened(crossing), 0))
-                    self._complete.add(key)
-            self._read(shard, wanted, k, v)
+                self._read_singly(among, (crossing, _pair(own[key]), first[key]), k, v)
+        else:
+            self._gather_pieces(own, first, k, v)
         if job.comm.size > 1:
             keys = exchange_keys(among, [own[_key(c)] for c in among.plan.crossings])()
             for crossing, *pair in zip(among.plan.looking, keys[::2], keys[1::2], strict=True):
                 self._held[_key(crossing)] = (pair[0], pair[1])
                 self._complete.add(_key(crossing))
+
+    def _gather_pieces(self, own: dict[Key, Tensor], first: dict[Key, int], k: Any, v: Any) -> None:
+        """Read piece by piece what other ranks need, and all that queries before a row need."""
+        for begin, end in self._job.pieces():
+            shard = self._job.shard(begin, end)
+            wanted: list[Wanted] = []
+            for crossing in shard.plan.crossings:
+                key = _key(crossing)
+                if key in own:
+                    wanted.append((crossing, _pair(own[key]), first[key]))
+                elif not self._job.pattern.causal:
+                    wanted.append((crossing, self._opened(crossing), 0))
+                    self._complete.add(key)
+            self._read(shard, wanted, k, v)
 
     def add(self, shard: Shard, k: Tensor, v: Tensor) -> None:
         """Collect the rows of a piece that later pieces look at, and this one."""
@@ -88,30 +99,43 @@ class Segments:
             self._held[_key(crossing)] = pair
         return self._held[_key(crossing)]
 
-    def _read(self, shard: Shard, wanted: list[tuple[Crossing, Pair, int]], k: Any, v: Any) -> None:
+    def _read(self, shard: Shard, wanted: list[Wanted], k: Any, v: Any) -> None:
         """Read what is wanted of a piece: all its rows, or single ones where they are few."""
-        if not wanted:
+        if all(crossing.rows(PIECE) <= FEW for crossing, _, _ in wanted):
+            for one in wanted:
+                self._read_singly(shard, one, k, v)
             return
         plan, offset = shard.plan, self._job.rows[0]
-        if any(crossing.rows(PIECE) > FEW for crossing, _, _ in wanted):
-            first, last = plan.begin - offset, plan.end - offset
-            rows = rows_of("k", k, first, last), rows_of("v", v, first, last)
-            for one in wanted:
-                self._collect(shard, one, rows, plan.begin, one[0].windows[PIECE])
-            return
+        first, last = plan.begin - offset, plan.end - offset
+        rows = rows_of("k", k, first, last), rows_of("v", v, first, last)
         for one in wanted:
-            crossing = one[0]
-            for m in range(*crossing.windows[PIECE]):
-                begin = max(min(crossing.firsts) + m * crossing.step, plan.begin)
-                end = min(max(crossing.firsts) + m * crossing.step + 1, plan.end)
-                first, last = begin - offset, end - offset
-                rows = rows_of("k", k, first, last), rows_of("v", v, first, last)
-                self._collect(shard, one, rows, begin, (m, m + 1))
+            self._collect(shard, one, rows, plan.begin, one[0].windows[PIECE])
+
+    def _read_singly(self, shard: Shard, wanted: Wanted, k: Any, v: Any) -> None:
+        """Read a shard's rows of a segment one by one, and add them together."""
+        crossing, pair, first = wanted
+        plan, offset = shard.plan, self._job.rows[0]
+        window = crossing.windows[plan.rank]
+        low, high = min(crossing.firsts), max(crossing.firsts)
+        for name, x, array in (("k", pair[0], k), ("v", pair[1], v)):
+            packed: Tensor | None = None
+            for i, m in enumerate(range(*window)):
+                begin = max(low + m * crossing.step, plan.begin)
+                end = min(high + m * crossing.step + 1, plan.end)
+                rows = rows_of(name, array, begin - offset, end - offset)
+                if packed is None:
+                    shape = (crossing.rows(plan.rank), x.shape[0], 1, x.shape[3])
+                    packed = Tensor.empty(shape, rows.dtype, rows.device)
+                starts = [start + m * crossing.step - begin for start in crossing.firsts]
+                ops.gather_rows(packed[i], rows, starts, crossing.step)
+            if packed is not None:
+                source = packed.reshape(1, *packed.shape[:2], x.shape[3])
+                self._add(shard, crossing, x, source, [0] * x.shape[0], 1, window, first)
 
     def _collect(
         self,
         shard: Shard,
-        wanted: tuple[Crossing, Pair, int],
+        wanted: Wanted,
         rows: Pair,
         begin: int,
         window: tuple[int, int],
@@ -121,12 +145,26 @@ class Segments:
         crossing, pair, first = wanted
         starts = [start + window[0] * crossing.step - begin for start in crossing.firsts]
         for x, source in zip(pair, rows, strict=True):
-            shape = (x.shape[0], window[1] - window[0], x.shape[3])
-            part = Tensor.empty(shape, source.dtype, source.device)
-            ops.gather_rows(part, source, starts, crossing.step)
-            ops.add_rows(x, part.to(x.device), [window[0] - first], 1)
-            if first == 0:
-                shard.clear(crossing, x, 0)
+            self._add(shard, crossing, x, source, starts, crossing.step, window, first)
+
+    def _add(
+        self,
+        shard: Shard,
+        crossing: Crossing,
+        x: Tensor,
+        source: Tensor,
+        starts: list[int],
+        step: int,
+        window: tuple[int, int],
+        first: int,
+    ) -> None:
+        """Add rows `starts[h] + m step` of `source`, a window of compact rows, to `x`, which begins
+        at compact row `first`."""
+        part = Tensor.empty((x.shape[0], window[1] - window[0], x.shape[3]), x.dtype, source.device)
+        ops.gather_rows(part, source, starts, step)
+        ops.add_rows(x, part.to(x.device), [window[0] - first], 1)
+        if first == 0:
+            shard.clear(crossing, x, 0)
 
 
 def _key(crossing: Crossing) -> Key:
