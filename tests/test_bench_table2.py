@@ -12,6 +12,7 @@ import pytest
 from longnet import blas
 from longnet._core import Tensor
 from longnet.autograd import Variable, no_grad
+from longnet.bench.figures import draw
 from longnet.bench.paper import context, orderings, runs, table2
 from longnet.bench.paper.blockwise import blockwise
 from longnet.bench.paper.cells import (
@@ -23,7 +24,6 @@ from longnet.bench.paper.cells import (
     run_config,
     select,
 )
-from longnet.bench.paper.figures import draw
 from longnet.bench.paper.results import FILE, Results, perplexity
 from longnet.bench.paper.score import nats_after_prompts, nats_by_window
 from longnet.bench.paper.text import open_text

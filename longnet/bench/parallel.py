@@ -13,10 +13,12 @@ import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import longnet
 from longnet.bench import report
+from longnet.bench.figures import draw
 from longnet.bench.parallel_steps import AttentionStep, Maker, Step, TrainingStep
 from longnet.bench.parallel_switch import Switch
 from longnet.bench.ranks import hardware, progress, sizes, slowest, subset, timed
@@ -133,6 +135,18 @@ def table(rows: list[Row]) -> str:
     return "\n".join(report.aligned(lines, left=2))
 
 
+def draw_scaling(path: Path, rows: Sequence[Row]) -> None:
+    """Speed over the number of ranks, a panel for each kind of step."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row.tokens_per_second:
+            lines = panels.setdefault(row.kind, {})
+            lines.setdefault(row.scaling, []).append((row.ranks, row.tokens_per_second / 1e3))
+    ticks = {row.ranks: f"{row.ranks}" for row in rows}
+    speed = "thousand tokens a second, a rank"
+    draw(path, panels, x="ranks", y=speed, ticks=ticks, bottom=0)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this measurement."""
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
@@ -163,7 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="bench/results",
         metavar="FOLDER",
-        help="write parallel_DEVICE.jsonl and .txt there (default: bench/results)",
+        help="write parallel_DEVICE.jsonl, .txt and .png there (default: bench/results)",
     )
     parser.set_defaults(refuse=parser.error)
 
@@ -187,6 +201,8 @@ def run(options: argparse.Namespace) -> int:
             if world.rank == 0 and rows:
                 facts = report.header(world.device.partition(":")[0], hardware(world))
                 report.publish("parallel", facts, table(rows), map(asdict, rows), options.save)
+                if options.save is not None:
+                    draw_scaling(Path(options.save) / f"parallel_{facts['device']}.png", rows)
     return 0
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from longnet.bench import report
+from longnet.bench.figures import draw
 from longnet.bench.paper import runs
 from longnet.bench.paper.cells import Cell, Scale
-from longnet.bench.paper.figures import draw
 from longnet.bench.paper.orderings import Ordering, ordering
 from longnet.bench.paper.results import Record, nats, perplexity
 from longnet.bench.paper.runs import PROMPTS
+from longnet.bench.paper.style import style
 from longnet.bench.paper.table2 import describe
 
 LENGTHS = 1, 2, 4, 8, 16, 32
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             x="length that is read",
             y="perplexity a byte",
             ticks={k: f"{k}K" for k in PROMPTS},
+            style=style,
         )
     return measured.code
 
@@ -63,6 +65,7 @@ def draw_trainings(path: Path, scale: Scale, records: Mapping[str, Record]) -> N
         x="operations of the training",
         y="perplexity a byte",
         marks={model: [n.partition("-")[2] for n in names] for model, names in runs_of.items()},
+        style=style,
     )
 
 

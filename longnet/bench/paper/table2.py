@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from longnet.bench import report
+from longnet.bench.figures import draw
 from longnet.bench.paper import runs
 from longnet.bench.paper.cells import Cell, Scale
-from longnet.bench.paper.figures import draw
 from longnet.bench.paper.orderings import PAPER, SURE, expected, of_paper, summary
 from longnet.bench.paper.results import Record, nats, perplexity
 from longnet.bench.paper.runs import TESTED
+from longnet.bench.paper.style import style
 
 CELLS = [
     Cell("dense", 2),
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         y="perplexity",
         ticks={k: f"{k}K" for k in TESTED},
         log_y=True,
+        style=style,
     )
     return measured.code
 

@@ -1,28 +1,30 @@
-"""The pictures of the comparisons."""
+"""Pictures of measurements: lines of points, side by side."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from longnet.errors import LongNetError
 
 Points = Sequence[tuple[float, float]]
-_MARKS = {"dense": ("0.35", "s"), "sparse": ("tab:orange", "^"), "longnet": ("tab:blue", "o")}
-_STYLES = ("-", "--", ":")  # from the longest training on
+Lines = Mapping[str, Points]
+Style = Callable[[str, Lines], dict[str, Any]]
 
 
 def draw(
     path: Path,
-    panels: Mapping[str, Mapping[str, Points]],
+    panels: Mapping[str, Lines],
     *,
     x: str,
     y: str,
     ticks: Mapping[float, str] | None = None,
     marks: Mapping[str, Sequence[str]] | None = None,
     log_y: bool = False,
+    bottom: float | None = None,
+    style: Style | None = None,
 ) -> None:
     """Draw lines of points side by side, a panel for each title.
 
@@ -31,7 +33,7 @@ def draw(
     path : Path
         The PNG.
     panels : mapping of mapping
-        By title: points by the name of a run, such as ``longnet-32k``, or of a model.
+        By title: points by the name of a line.
     x, y : str
         What the axes show; x is logarithmic.
     ticks : mapping of str, optional
@@ -39,6 +41,11 @@ def draw(
     marks : mapping of sequence of str, optional
         By name of the line, what stands beside each of its points.
     log_y : bool
+    bottom : float, optional
+        Where the y axis begins.
+    style : function, optional
+        ``style(name, lines)`` gives a line's options, as matplotlib's ``plot`` takes them, among
+        all lines of its panel.
 
     Raises
     ------
@@ -59,7 +66,8 @@ def draw(
         axes = figure.add_subplot(1, len(panels), i)
         axes.set_title(title, fontsize=10)
         for name, points in lines.items():
-            axes.plot(*zip(*points, strict=True), label=name, **_style(name, lines))
+            options = {"marker": "o", "markersize": 4} if style is None else style(name, lines)
+            axes.plot(*zip(*points, strict=True), label=name, **options)
             beside = [""] * len(points) if marks is None else marks[name]
             for point, mark in zip(points, beside, strict=True):
                 axes.annotate(mark, point, (4, 4), textcoords="offset points", fontsize=8)
@@ -69,6 +77,8 @@ def draw(
             axes.yaxis.set_major_locator(MaxNLocator(6))
             axes.yaxis.set_major_formatter(ScalarFormatter())
             axes.yaxis.set_minor_locator(NullLocator())
+        if bottom is not None:
+            axes.set_ylim(bottom=bottom)
         if ticks:
             axes.set_xticks(list(ticks), list(ticks.values()))
             axes.xaxis.set_minor_locator(NullLocator())
@@ -82,13 +92,3 @@ def draw(
         figure.savefig(path, format="png", dpi=150)
     except OSError as error:
         raise LongNetError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _style(name: str, lines: Mapping[str, Points]) -> dict[str, Any]:
-    """A model's colour; of its runs, the one with the longest training is drawn through."""
-    model = name.partition("-")[0]
-    runs = [other for other in lines if other.partition("-")[0] == model]
-    lengths = sorted(runs, key=lambda run: int("0" + "".join(filter(str.isdigit, run))))
-    color, marker = _MARKS[model]
-    style = _STYLES[(len(runs) - 1 - lengths.index(name)) % len(_STYLES)]
-    return {"color": color, "marker": marker, "markersize": 4, "linestyle": style}
