@@ -108,14 +108,18 @@ template <int width> struct gradient_loader {
 enum { ZERO_ROWS = 8 }; /* that a warp sends at once */
 
 /* Zeros for rows that no level covers, but where rounding writes them. */
+template <bool float32>
 __device__ __forceinline__ void write_zeros(const backward &p, uint32_t zeros, int zero_bytes) {
+    constexpr int bytes = gradient_bytes<float32>;
     auto no_more = [](int, int, int, uint32_t) {};
     if (p.direct) {
         void *const to[] = {p.dq, p.dk, p.dv};
-        write_uncovered<ZERO_ROWS, 1>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes, no_more);
+        write_uncovered<ZERO_ROWS, 1, bytes>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes,
+                                             no_more);
     } else {
         void *const to[] = {p.dq};
-        write_uncovered<ZERO_ROWS, 1>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes, no_more);
+        write_uncovered<ZERO_ROWS, 1, bytes>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes,
+                                             no_more);
     }
 }
 
@@ -140,7 +144,7 @@ template <int width> __device__ __forceinline__ void init_gradient_barriers(uint
     sm90::barrier_init_fence();
 }
 
-template <int width, bool bfloat16>
+template <int width, bool bfloat16, bool float32>
 __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
     differentiate(const __grid_constant__ backward p) {
     using L = gradient_layout<width>;
@@ -163,8 +167,9 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
         } else {
             const int which = warp - 2;
             if (which == 1 && p.uncovered)
-                write_zeros(p, sm90::shared_address(memory + L::zeros_at), L::round_bytes);
-            rounder<width, bfloat16> r = {
+                write_zeros<float32>(p, sm90::shared_address(memory + L::zeros_at),
+                                     L::round_bytes);
+            rounder<width, bfloat16, float32> r = {
                 p, memory + L::round_at + which * L::round_buffers * L::round_bytes,
                 memory + L::zeros_at, barriers + (L::round_full + which * L::round_buffers) * 8};
             r.run();
@@ -175,7 +180,7 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
         c.run();
     } else {
         sm90::take_registers<L::key_registers>();
-        gradient_consumer<width, bfloat16> c = {
+        gradient_consumer<width, bfloat16, float32> c = {
             p, tiles, memory, sm90::shared_address(memory),
             static_cast<int>(__shfl_sync(~0u, threadIdx.x / 128, 0)),
         };
@@ -227,37 +232,44 @@ template <bool bfloat16> __global__ void __launch_bounds__(256) prepare(const ba
     }
 }
 
-template <int width, bool bfloat16>
+template <int width, bool bfloat16, bool float32>
 static cudaError_t launch_gradients(const backward &p, int processors, cudaStream_t stream) {
     using L = gradient_layout<width>;
     cudaError_t error =
-        cudaFuncSetAttribute(differentiate<width, bfloat16>,
+        cudaFuncSetAttribute(differentiate<width, bfloat16, float32>,
                              cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes);
     if (error != cudaSuccess) return error;
     prepare<bfloat16><<<processors * 8, 256, 0, stream>>>(p);
     error = cudaGetLastError();
     if (error != cudaSuccess) return error;
-    differentiate<width, bfloat16>
+    differentiate<width, bfloat16, float32>
         <<<processors, L::threads, L::bytes, stream>>>(p);
     return cudaGetLastError();
+}
+
+template <int width>
+static cudaError_t launch_width(const backward &p, bool bfloat16, bool float32, int processors,
+                                cudaStream_t stream) {
+    if (float32)
+        return bfloat16 ? launch_gradients<width, true, true>(p, processors, stream)
+                        : launch_gradients<width, false, true>(p, processors, stream);
+    return bfloat16 ? launch_gradients<width, true, false>(p, processors, stream)
+                    : launch_gradients<width, false, false>(p, processors, stream);
 }
 
 int block_queries(int width) {
     return width <= 64 ? +gradient_shape<64>::queries : +gradient_shape<128>::queries;
 }
 
-cudaError_t launch(const backward &p, int width, bool bfloat16, int processors,
+cudaError_t launch(const backward &p, int width, bool bfloat16, bool float32, int processors,
                    cudaStream_t stream) {
     switch (width) {
     case 48:
-        return bfloat16 ? launch_gradients<48, true>(p, processors, stream)
-                        : launch_gradients<48, false>(p, processors, stream);
+        return launch_width<48>(p, bfloat16, float32, processors, stream);
     case 64:
-        return bfloat16 ? launch_gradients<64, true>(p, processors, stream)
-                        : launch_gradients<64, false>(p, processors, stream);
+        return launch_width<64>(p, bfloat16, float32, processors, stream);
     default:
-        return bfloat16 ? launch_gradients<128, true>(p, processors, stream)
-                        : launch_gradients<128, false>(p, processors, stream);
+        return launch_width<128>(p, bfloat16, float32, processors, stream);
     }
 }
 

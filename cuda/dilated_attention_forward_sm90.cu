@@ -140,11 +140,11 @@ __global__ void __launch_bounds__(layout<width>::threads, 1)
         } else if (p.uncovered) {
             const int writers = p.level_count > 1 ? 1 : 2;
             void *const to[] = {p.out};
-            write_uncovered<8, 0>(p, blockIdx.x * writers + warp % writers, gridDim.x * writers, to,
-                               sm90::shared_address(memory + L::zeros_at), L::zeros_bytes,
-                               [&](int batch, int row, int first, uint32_t empty) {
-                                   no_keys(p, batch, row, first, empty);
-                               });
+            write_uncovered<8, 0, 2>(p, blockIdx.x * writers + warp % writers, gridDim.x * writers,
+                                     to, sm90::shared_address(memory + L::zeros_at), L::zeros_bytes,
+                                     [&](int batch, int row, int first, uint32_t empty) {
+                                         no_keys(p, batch, row, first, empty);
+                                     });
         }
     } else {
         sm90::take_registers<S::registers>();

@@ -7,7 +7,8 @@
 
 namespace dilated_sm80 {
 
-template <typename T, int WIDTH, pass PASS>
+/* Of inputs T gradients U: T or float. */
+template <typename T, typename U, int WIDTH, pass PASS>
 struct backward_kernel : backward_block<T, WIDTH, PASS> {
     using base = backward_block<T, WIDTH, PASS>;
     using typename base::gradients;
@@ -123,8 +124,8 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
     }
 
     /* The strip's row 0 of a tensor that is like the item's own rows. */
-    template <typename U>
-    static __device__ U *own_of(const plan &p, U *tensor, const item &it, uint32_t head) {
+    template <typename V>
+    static __device__ V *own_of(const plan &p, V *tensor, const item &it, uint32_t head) {
         return KEYS ? keys_of(p, tensor, it, head) : queries_of(p, tensor, it, head);
     }
 
@@ -198,8 +199,8 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
 #pragma unroll
         for (int i = 0; i < SUMS; i++) {
             if (it.end == 0) break;
-            strip_output<T> to;
-            to.out = own_of(p, static_cast<T *>(call.out[i]), it, head);
+            strip_output<U> to;
+            to.out = own_of(p, static_cast<U *>(call.out[i]), it, head);
             to.out_step = static_cast<int64_t>(p.levels[it.level].rate) * heads * p.width;
             to.sums = resting_rows_of(p, call.sums[i], it, head, first_head);
             to.factor = FIRST && i == 0 ? call.gradient : 1.0f;
@@ -218,10 +219,10 @@ struct backward_kernel : backward_block<T, WIDTH, PASS> {
     }
 };
 
-template <typename T, int WIDTH, pass PASS>
-__global__ void __launch_bounds__(backward_kernel<T, WIDTH, PASS>::THREADS)
+template <typename T, typename U, int WIDTH, pass PASS>
+__global__ void __launch_bounds__(backward_kernel<T, U, WIDTH, PASS>::THREADS)
     differentiate_all(const __grid_constant__ backward_call call) {
-    using kernel = backward_kernel<T, WIDTH, PASS>;
+    using kernel = backward_kernel<T, U, WIDTH, PASS>;
     extern __shared__ __align__(128) char memory[];
     __shared__ item items[2];
     __shared__ uint8_t flags[kernel::ROWS];
@@ -234,26 +235,26 @@ __global__ void __launch_bounds__(backward_kernel<T, WIDTH, PASS>::THREADS)
     }
 }
 
-template <typename T, int WIDTH, pass PASS> instance backward_instance_of() {
-    using kernel = backward_kernel<T, WIDTH, PASS>;
-    return {reinterpret_cast<const void *>(differentiate_all<T, WIDTH, PASS>), kernel::ROWS,
+template <typename T, typename U, int WIDTH, pass PASS> instance backward_instance_of() {
+    using kernel = backward_kernel<T, U, WIDTH, PASS>;
+    return {reinterpret_cast<const void *>(differentiate_all<T, U, WIDTH, PASS>), kernel::ROWS,
             kernel::THREADS, kernel::SHARED};
 }
 
-template <typename T, int WIDTH> instance backward_instance_for(pass which) {
-    return which == OF_QUERIES ? backward_instance_of<T, WIDTH, OF_QUERIES>()
-                               : backward_instance_of<T, WIDTH, OF_KEYS>();
+template <typename T, typename U, int WIDTH> instance backward_instance_for(pass which) {
+    return which == OF_QUERIES ? backward_instance_of<T, U, WIDTH, OF_QUERIES>()
+                               : backward_instance_of<T, U, WIDTH, OF_KEYS>();
 }
 
 /* Heads beyond 128 have too many sums for one kernel to hold those of dK and of dV. */
-template <typename T> instance backward_instance(int64_t width, pass which) {
+template <typename T, typename U = T> instance backward_instance(int64_t width, pass which) {
     if constexpr (sizeof(T) == 2)
-        if (width <= 48) return backward_instance_for<T, 48>(which);
-    if (width <= 64) return backward_instance_for<T, 64>(which);
-    if (width <= 128) return backward_instance_for<T, 128>(which);
-    if (which == OF_QUERIES) return backward_instance_of<T, 256, OF_QUERIES>();
-    return which == OF_KEYS_DK ? backward_instance_of<T, 256, OF_KEYS_DK>()
-                               : backward_instance_of<T, 256, OF_KEYS_DV>();
+        if (width <= 48) return backward_instance_for<T, U, 48>(which);
+    if (width <= 64) return backward_instance_for<T, U, 64>(which);
+    if (width <= 128) return backward_instance_for<T, U, 128>(which);
+    if (which == OF_QUERIES) return backward_instance_of<T, U, 256, OF_QUERIES>();
+    return which == OF_KEYS_DK ? backward_instance_of<T, U, 256, OF_KEYS_DK>()
+                               : backward_instance_of<T, U, 256, OF_KEYS_DV>();
 }
 
 } // namespace dilated_sm80

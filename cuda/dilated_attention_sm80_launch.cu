@@ -11,7 +11,11 @@ static instance forward_kernel_of(lnet_dtype dtype, int64_t width, bool dropout)
                                     : forward_float32(width, dropout);
 }
 
-static instance backward_kernel_of(lnet_dtype dtype, int64_t width, pass which) {
+static instance backward_kernel_of(lnet_dtype dtype, lnet_dtype gradient, int64_t width,
+                                   pass which) {
+    if (gradient != dtype)
+        return dtype == LNET_FLOAT16 ? backward_float16_to_float32(width, which)
+                                     : backward_bfloat16_to_float32(width, which);
     return dtype == LNET_FLOAT16    ? backward_float16(width, which)
            : dtype == LNET_BFLOAT16 ? backward_bfloat16(width, which)
                                     : backward_float32(width, which);
@@ -46,7 +50,7 @@ lnet_status lnet_sm80_dilated_attention(const struct lnet_dilated_attention_args
     call.drop = dropout_of(dilation);
     split_scale(dilation->scale, &call.scale, &call.sign);
     LNET_TRY(run_launch(&l, &call, "dilated_attention: attend_all", stream));
-    status = fill_uncovered(&l, call.work.p, rows, stream);
+    status = fill_uncovered(&l, call.work.p, rows, q->dtype, stream);
 fail:
     close_launch(&l, stream);
     return status;
@@ -68,7 +72,7 @@ static lnet_status run_pass(const struct lnet_dilated_attention_backward_args *a
     l.dilation = dilation;
     l.q = q;
     l.k = k;
-    l.kernel = backward_kernel_of(q->dtype, q->shape[3], which);
+    l.kernel = backward_kernel_of(q->dtype, outputs[0]->dtype, q->shape[3], which);
     l.share_keys = keys;
     l.sums = which == OF_KEYS ? 2 : 1;
     for (int i = 0; i < l.sums; i++) l.outputs[i] = resting_place(outputs[i]);
@@ -89,7 +93,7 @@ static lnet_status run_pass(const struct lnet_dilated_attention_backward_args *a
         const int64_t heads = outputs[i]->shape[2];
         uncovered_rows rows = {outputs[i]->data, nullptr, static_cast<uint32_t>(heads),
                                static_cast<uint32_t>(q->shape[2] / heads)};
-        LNET_TRY(fill_uncovered(&l, call.work.p, rows, stream));
+        LNET_TRY(fill_uncovered(&l, call.work.p, rows, outputs[i]->dtype, stream));
     }
 fail:
     close_launch(&l, stream);

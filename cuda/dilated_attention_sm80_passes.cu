@@ -96,12 +96,12 @@ lnet_status launch_deltas(float *delta, const lnet_tensor *dout, const lnet_tens
 } // namespace
 
 lnet_status fill_uncovered(const launch *l, const plan &p, const uncovered_rows &rows,
-                           lnet_stream *stream) {
+                           lnet_dtype dtype, lnet_stream *stream) {
     bool all = p.lengths == nullptr && p.documents == 0;
     bool dense = false;
     for (int i = 0; i < p.level_count; i++) dense = dense || p.levels[i].rate == 1;
     if (all && dense) return LNET_OK;
-    const int bytes = static_cast<int>(p.width) * (l->q->dtype == LNET_FLOAT32 ? 4 : 2);
+    const int bytes = static_cast<int>(p.width) * (dtype == LNET_FLOAT32 ? 4 : 2);
     const int64_t cells = static_cast<int64_t>(p.batch) * p.own_rows * rows.heads;
     fill_rows<<<blocks_for(cells), THREADS, 0, lnet_cuda_stream(stream)>>>(
         p, rows, bytes, reinterpret_cast<uint32_t *>(static_cast<char *>(l->memory) + 8));

@@ -30,6 +30,8 @@ instance forward_float32(int64_t width, bool dropout);
 instance backward_float16(int64_t width, pass which);
 instance backward_bfloat16(int64_t width, pass which);
 instance backward_float32(int64_t width, pass which);
+instance backward_float16_to_float32(int64_t width, pass which);
+instance backward_bfloat16_to_float32(int64_t width, pass which);
 
 /* One launch of a kernel over all items. */
 struct launch {
@@ -58,7 +60,7 @@ struct uncovered_rows {
     uint32_t heads, members;
 };
 lnet_status fill_uncovered(const launch *l, const plan &p, const uncovered_rows &rows,
-                           lnet_stream *stream);
+                           lnet_dtype dtype, lnet_stream *stream);
 
 /* delta (B, H, Nq) = rowsum(dout * out) */
 lnet_status sum_deltas(float *delta, const lnet_tensor *dout, const lnet_tensor *out,

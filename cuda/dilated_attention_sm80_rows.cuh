@@ -93,13 +93,13 @@ __device__ inline void store_output(const plan &p, const item &it, const strip_o
     __syncwarp();
 }
 
-/* Rows [row, row + 16) of the item's tile; `staging` is a tile in shared memory of which the warp
- * may overwrite these rows. */
-template <typename T, int WIDTH>
-__device__ inline void store_rows(const plan &p, const item &it, const strip_output<T> &to,
+/* Rows [row, row + 16) of the item's tile, which has elements T, to an output of these or of
+ * float32; `staging` is a tile in shared memory of which the warp may overwrite these rows. */
+template <typename T, int WIDTH, typename U>
+__device__ inline void store_rows(const plan &p, const item &it, const strip_output<U> &to,
                                   const float (&x)[WIDTH / 8][4], int row, const uint8_t *flags,
                                   uint32_t staging) {
-    constexpr bool is_float = sizeof(T) == sizeof(float);
+    constexpr bool is_float = sizeof(U) == sizeof(float);
     uint32_t lane = threadIdx.x % 32;
     bool all_rest = p.level_count > 1;
 #pragma unroll

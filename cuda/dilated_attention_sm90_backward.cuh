@@ -39,6 +39,9 @@ struct backward : problem {
     void *dq, *dk, *dv;                /* (B, N, H or Hk, D) */
 };
 
+/* Of an element of dq, dk and dv: float32, or the dtype of the inputs. */
+template <bool float32> constexpr int gradient_bytes = float32 ? 4 : 2;
+
 /* Counters, all zero at the launch: items taken, chunks of rounding taken, then of each slot the
  * chunks rounded, the items of sparser levels that are done, and those of the densest level in each
  * block. */

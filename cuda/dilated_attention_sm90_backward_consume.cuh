@@ -29,7 +29,7 @@ __device__ __forceinline__ void add_rows(const float (&x)[columns / 2], float *t
     }
 }
 
-template <int width, bool bfloat16> struct gradient_consumer {
+template <int width, bool bfloat16, bool float32> struct gradient_consumer {
     using L = gradient_layout<width>;
     enum { queries = L::queries, scores = queries / 2, steps = width / 16 };
 
@@ -226,9 +226,13 @@ template <int width, bool bfloat16> struct gradient_consumer {
             }
             const int64_t n = t.row + static_cast<int64_t>(t.first + row + 8 * r) * t.step;
             const int64_t token = static_cast<int64_t>(t.batch) * p.rows + n;
-            store_row<width, bfloat16>(
-                x, r, scale, row + 8 * r < t.rows,
-                static_cast<char *>(to) + (token * p.kv_heads + t.kv_head) * p.width * 2, p.width);
+            const bool valid = row + 8 * r < t.rows;
+            char *out = static_cast<char *>(to) +
+                        (token * p.kv_heads + t.kv_head) * p.width * gradient_bytes<float32>;
+            if constexpr (float32)
+                store_row_whole<width>(x, r, scale, valid, out, p.width);
+            else
+                store_row<width, bfloat16>(x, r, scale, valid, out, p.width);
         }
     }
 

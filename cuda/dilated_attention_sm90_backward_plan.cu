@@ -191,6 +191,7 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
     p.dk = args->dk->data;
     p.dv = args->dv->data;
     LNET_TRY(lnet_cuda_check(launch(p, width, q.dtype == LNET_BFLOAT16,
+                                    args->dq->dtype == LNET_FLOAT32,
                                     std::min(processors, p.item_count), lnet_cuda_stream(stream)),
                              "dilated_attention_backward: differentiate"));
     status = mark_impossible(p, gradients, 3, nullptr, lnet_cuda_stream(stream));

@@ -10,7 +10,8 @@ namespace dilated_sm90 {
 
 int block_queries(int width); /* queries of a block */
 
-cudaError_t launch(const backward &p, int width, bool bfloat16, int processors,
+/* `float32`: the gradients are, of 16-bit inputs. */
+cudaError_t launch(const backward &p, int width, bool bfloat16, bool float32, int processors,
                    cudaStream_t stream);
 
 } // namespace dilated_sm90

@@ -12,10 +12,22 @@
 
 namespace dilated_sm90 {
 
-/* Sums hold 16 columns as 4 x (pair, pair 8 columns on): a thread of a product has such 4. */
-template <bool bfloat16>
-__device__ __forceinline__ void round_columns(const float4 (&x)[4], float scale, uint4 *to,
+/* Sums hold 16 columns as 4 x (pair, pair 8 columns on): a thread of a product has such 4. They
+ * become float32 columns in order, or 16-bit ones. */
+template <bool bfloat16, bool float32>
+__device__ __forceinline__ void round_columns(const float4 (&x)[4], float scale, char *at,
                                               bool both) {
+    if constexpr (float32) {
+        float4 *to = reinterpret_cast<float4 *>(at);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float4 a = x[2 * i], b = x[2 * i + 1];
+            to[i] = make_float4(a.x * scale, a.y * scale, b.x * scale, b.y * scale);
+            if (both) to[2 + i] = make_float4(a.z * scale, a.w * scale, b.z * scale, b.w * scale);
+        }
+        return;
+    }
+    uint4 *to = reinterpret_cast<uint4 *>(at);
     uint32_t low[4], high[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -54,8 +66,8 @@ struct row_marks {
     uint32_t sums[ROUNDING_ROWS / 32], write[ROUNDING_ROWS / 32];
 };
 
-/* False where the group has no such rows or head. */
-template <int width>
+/* False where the group has no such rows or head. `bytes` of an element of the gradients. */
+template <int width, int bytes>
 __device__ __forceinline__ bool rounding_at(const backward &p, int index, int group, rounding &r) {
     const int ratio = p.heads / p.kv_heads, kv_heads = p.group_heads / ratio;
     const int spacing = p.sums_spacing.value, block_sums = (p.block_rows + spacing - 1) / spacing;
@@ -92,9 +104,9 @@ __device__ __forceinline__ bool rounding_at(const backward &p, int index, int gr
     const int sums = (g.rows - offset + spacing - 1) / spacing;
     r.first = g.begin + begin * spacing + offset;
     r.rows = min(min(+ROUNDING_ROWS, sums - begin), (block + 1) * block_sums - begin);
-    r.pitch = static_cast<int64_t>(heads) * p.width * 2;
+    r.pitch = static_cast<int64_t>(heads) * p.width * bytes;
     r.to += (static_cast<int64_t>(g.batch) * p.rows + r.first) * r.pitch +
-            static_cast<int64_t>(r.head) * p.width * 2;
+            static_cast<int64_t>(r.head) * p.width * bytes;
     r.pitch *= spacing;
     return r.head < heads && r.rows > 0;
 }
@@ -104,8 +116,9 @@ __device__ __forceinline__ void wait_counter_long(const uint32_t *counter, uint3
     while (!counter_reached(counter, target)) __nanosleep(1000);
 }
 
-template <int width, bool bfloat16> struct rounder {
+template <int width, bool bfloat16, bool float32> struct rounder {
     using L = gradient_layout<width>;
+    enum { bytes = gradient_bytes<float32> };
     enum { chunk_rows = L::round_rows, row_bytes = width * 4, pieces = width / 16 };
 
     const backward &p;
@@ -183,10 +196,9 @@ template <int width, bool bfloat16> struct rounder {
             for (int k = 0; k < 4; k++)
                 x[k] = rows >> row & 1 ? reinterpret_cast<const float4 *>(from + i * 64)[k]
                                        : make_float4(0, 0, 0, 0);
-            round_columns<bfloat16>(
-                x, r.scale,
-                reinterpret_cast<uint4 *>(r.to + (begin + row) * r.pitch + column * 2),
-                column + 8 < p.width);
+            round_columns<bfloat16, float32>(x, r.scale,
+                                             r.to + (begin + row) * r.pitch + column * bytes,
+                                             column + 8 < p.width);
         }
         __syncwarp();
         rounded.advance();
@@ -213,7 +225,7 @@ template <int width, bool bfloat16> struct rounder {
             sm90::fence_async();
             __syncwarp();
             rounding r;
-            if (rounding_at<width>(p, index, group, r)) {
+            if (rounding_at<width, bytes>(p, index, group, r)) {
                 const row_marks m = mark(r);
                 int ahead = 0;
                 for (int begin = 0; begin < r.rows; begin += chunk_rows) {

@@ -7,8 +7,8 @@ namespace dilated_sm90 {
 namespace {
 
 struct marks {
-    int16_t *tensors[3]; /* (B, N, ..): `elements` to a row */
-    int64_t elements[3];
+    int16_t *tensors[3]; /* (B, N, ..): `words` of 16 bits to a row */
+    int64_t words[3];
     int count;
     float *lse; /* (B, H, N) or NULL */
 };
@@ -27,9 +27,9 @@ __global__ void mark_rows(const int64_t *lengths, const int64_t *cu_seqlens, int
     const int64_t thread = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
     const int64_t threads = static_cast<int64_t>(gridDim.y) * blockDim.x;
     for (int i = 0; i < m.count; i++) {
-        const int64_t size = rows * m.elements[i];
+        const int64_t size = rows * m.words[i];
         for (int64_t at = thread; at < size; at += threads)
-            m.tensors[i][batch * size + at] = 0x7fff; /* NaN in float16 and bfloat16 */
+            m.tensors[i][batch * size + at] = 0x7fff; /* NaN, two of them in float32 too */
     }
     const int64_t size = static_cast<int64_t>(rows) * heads;
     for (int64_t at = thread; m.lse && at < size; at += threads) m.lse[batch * size + at] = NAN;
@@ -44,7 +44,8 @@ lnet_status mark_impossible(const problem &p, lnet_tensor *const *tensors, int c
     m.count = count;
     for (int i = 0; i < count; i++) {
         m.tensors[i] = static_cast<int16_t *>(tensors[i]->data);
-        m.elements[i] = tensors[i]->shape[2] * tensors[i]->shape[3];
+        m.words[i] = tensors[i]->shape[2] * tensors[i]->shape[3] *
+                     (tensors[i]->dtype == LNET_FLOAT32 ? 2 : 1);
     }
     if (lse != nullptr) m.lse = static_cast<float *>(lse->data);
     mark_rows<<<dim3(static_cast<unsigned>(p.batch), 64), 256, 0, stream>>>(

@@ -1,4 +1,4 @@
-/* From accumulators of products to rows of 16-bit numbers. */
+/* From accumulators of products to rows of 16-bit numbers, or of these float32 ones. */
 #ifndef LNET_DILATED_ATTENTION_SM90_STORE_CUH
 #define LNET_DILATED_ATTENTION_SM90_STORE_CUH
 
@@ -29,6 +29,19 @@ __device__ __forceinline__ void store_row(const float (&o)[width / 2], int r, fl
         uint4 piece = upper ? make_uint4(z0, z1, b0, b1) : make_uint4(a0, a1, z0, z1);
         const int column = (4 * g + quad) * 8;
         if (valid && column < columns) *reinterpret_cast<uint4 *>(out + column * 2) = piece;
+    }
+}
+
+/* The same as float32. */
+template <int width>
+__device__ __forceinline__ void store_row_whole(const float (&o)[width / 2], int r, float factor,
+                                                bool valid, char *out, int columns) {
+#pragma unroll
+    for (int i = 0; i < width / 8; i++) {
+        const int column = 8 * i + threadIdx.x % 4 * 2, at = 4 * i + 2 * r;
+        if (valid && column < columns)
+            *reinterpret_cast<float2 *>(out + column * 4) =
+                make_float2(o[at] * factor, o[at + 1] * factor);
     }
 }
 

@@ -54,15 +54,15 @@ __device__ __forceinline__ void send_zeros(char *row, uint32_t empty, int head_b
 }
 
 /* One of `warps` warps of the grid. Zeros for rows (B, N, H, D) of `tensors` that no level covers,
- * from `zero_bytes` of them in shared memory: with stores of its own a warp takes several times as
- * long. `at_once` rows of a warp are sent once those sent `ahead` times before are written: more on
- * their way keep loads of keys waiting. Calls f(batch, row, first, heads) with them too: bit i
- * stands for head `first` + i. */
-template <int at_once, int ahead, int count, typename F>
+ * an element being `bytes`, from `zero_bytes` of them in shared memory: with stores of its own a
+ * warp takes several times as long. `at_once` rows of a warp are sent once those sent `ahead` times
+ * before are written: more on their way keep loads of keys waiting. Calls
+ * f(batch, row, first, heads) with them too: bit i stands for head `first` + i. */
+template <int at_once, int ahead, int bytes, int count, typename F>
 __device__ __forceinline__ void write_uncovered(const problem &p, int warp, int warps,
                                                 void *const (&tensors)[count], uint32_t zeros,
                                                 int zero_bytes, F f) {
-    const int lane = threadIdx.x % 32, head_bytes = p.width * 2;
+    const int lane = threadIdx.x % 32, head_bytes = p.width * bytes;
     const int64_t rows = static_cast<int64_t>(warps) * 32;
     constexpr int turns = 32 / at_once;
     int batch = 0;

@@ -162,6 +162,7 @@ class DilatedAttention:
         seed: int = 0,
         query_start: int | None = None,
         dropout_origin: tuple[int, int] = (0, 0),
+        dtype: str | None = None,
     ) -> tuple[Any, Any, Any]: ...
     @property
     def segment_lengths(self) -> tuple[int, ...]: ...

@@ -148,6 +148,8 @@ class DilatedAttention(StreamedAttention):
             As `forward` had them.
         out, lse
             What `forward` gave.
+        dtype : str, optional
+            Of the gradients, without `comm`: 'float32', or that of q, which is the default.
 
         Returns
         -------

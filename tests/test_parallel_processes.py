@@ -8,8 +8,8 @@ from attention_cases import NAMES
 from ranks import gpus, mpirun, needs_mpi
 
 RANK = str(Path(__file__).with_name("parallel_rank.py"))
-# Of the largest element of a result. The parts of 16-bit gradients are rounded where they are
-# computed: an element is off by several halves of its last place at most.
+# Of the largest element of a result. With 16-bit inputs a GPU rounds probabilities too: an element
+# is off by several halves of its last place at most.
 LIMITS = {"float32": 1e-5, "float16": 4 * 2.0**-11, "bfloat16": 4 * 2.0**-8}
 
 

@@ -141,6 +141,16 @@ fail:
     return status;
 }
 
+/* A gradient: of the shape of `like`, and of one of the dtypes. */
+static lnet_status check_gradient(const char *op, const char *name, const lnet_tensor *gradient,
+                                  const lnet_tensor *like, unsigned dtypes) {
+    lnet_status status;
+    LNET_TRY(lnet_check_dtype(op, name, gradient, dtypes));
+    LNET_TRY(lnet_check_shape(op, name, gradient, like->ndim, like->shape));
+fail:
+    return status;
+}
+
 static lnet_status
 check_dilated_attention_backward(const char *op,
                                  const struct lnet_dilated_attention_backward_args *args) {
@@ -148,9 +158,9 @@ check_dilated_attention_backward(const char *op,
     LNET_TRY(lnet_dilated_attention_check_inputs(op, &args->dilation, args->q, args->k, args->v));
     LNET_TRY(lnet_check_same(op, args->q, "dout", args->dout));
     LNET_TRY(lnet_check_same(op, args->q, "out", args->out));
-    LNET_TRY(lnet_check_same(op, args->q, "dq", args->dq));
-    LNET_TRY(lnet_check_same(op, args->k, "dk", args->dk));
-    LNET_TRY(lnet_check_same(op, args->v, "dv", args->dv));
+    LNET_TRY(check_gradient(op, "dq", args->dq, args->q, LNET_IS_FLOAT32 | 1u << args->q->dtype));
+    LNET_TRY(check_gradient(op, "dk", args->dk, args->k, 1u << args->dq->dtype));
+    LNET_TRY(check_gradient(op, "dv", args->dv, args->v, 1u << args->dq->dtype));
     LNET_TRY(check_lse(op, args->lse, args->q));
 fail:
     return status;

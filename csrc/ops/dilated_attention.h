@@ -70,7 +70,7 @@ struct lnet_dilated_attention_args {
 };
 
 struct lnet_dilated_attention_backward_args {
-    lnet_tensor *dq;         /* (B, Nq, H, D) */
+    lnet_tensor *dq;         /* (B, Nq, H, D); all three float32, or of the dtype of q */
     lnet_tensor *dk;         /* (B, N, Hk, D) */
     lnet_tensor *dv;         /* (B, N, Hk, D) */
     const lnet_tensor *dout; /* (B, Nq, H, D) */

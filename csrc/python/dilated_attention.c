@@ -178,13 +178,15 @@ static PyMethodDef attention_methods[] = {
          "    NumPy arrays where all inputs were, else longnet.Tensor.")},
     {"backward", (PyCFunction)(void (*)(void))lnet_attention_backward, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("backward($self, dout, q, k, v, out, lse, *, lengths=None, cu_seqlens=None, "
-               "seed=0, query_start=None, dropout_origin=(0, 0))\n--\n\n"
+               "seed=0, query_start=None, dropout_origin=(0, 0), dtype=None)\n--\n\n"
                "Gradients of the inputs, from the gradient of the output.\n\n"
                "Parameters\n----------\n"
                "dout : array (B, Nq, H, D)\n"
                "q, k, v, lengths, cu_seqlens, seed, query_start, dropout_origin\n"
                "    As forward had them.\n"
-               "out, lse\n    What forward gave.\n\n"
+               "out, lse\n    What forward gave.\n"
+               "dtype : str, optional\n"
+               "    Of the gradients: 'float32', or that of q, which is the default.\n\n"
                "Returns\n-------\n"
                "dq : array (B, Nq, H, D)\n"
                "dk, dv : arrays (B, N, Hk, D)\n"

@@ -124,19 +124,42 @@ static int call_begin(call *c, PyObject *self, const char *op, const char *const
     return move_rows(c, &c->cu_seqlens, &c->dilation.cu_seqlens, query->device);
 }
 
-/* A new tensor like `like`, or (B, H, Nq) float32 for the LSE of a query (B, Nq, H, D). */
-static int call_output(call *c, int index, const lnet_tensor *like, bool lse) {
+/* A new tensor on the device of `like`. */
+static int call_output(call *c, int index, const lnet_tensor *like, lnet_dtype dtype, int32_t ndim,
+                       const int64_t *shape) {
     lnet_tensor tensor;
-    int64_t lse_shape[3] = {like->shape[0], like->shape[2], like->shape[1]};
-    lnet_status status =
-        lse ? lnet_tensor_new(&tensor, LNET_FLOAT32, like->device, 3, lse_shape)
-            : lnet_tensor_new(&tensor, like->dtype, like->device, like->ndim, like->shape);
+    lnet_status status = lnet_tensor_new(&tensor, dtype, like->device, ndim, shape);
     if (status != LNET_OK) {
         lnet_raise(c->state, status);
         return -1;
     }
     c->outputs[index] = lnet_tensor_object(c->state, &tensor);
     return c->outputs[index] != NULL ? 0 : -1;
+}
+
+/* The output and the LSE (B, H, Nq) of a query (B, Nq, H, D). */
+static int forward_outputs(call *c, const lnet_tensor *q) {
+    const int64_t *n = q->shape;
+    if (call_output(c, 0, q, q->dtype, q->ndim, n) < 0) return -1;
+    return call_output(c, 1, q, LNET_FLOAT32, LNET_SHAPE(n[0], n[2], n[1]));
+}
+
+/* Gradients of q, k and v, which are the inputs from number 1 on; their dtype is that of q where
+ * `dtype` does not say another. */
+static int backward_outputs(call *c, PyObject *dtype) {
+    lnet_dtype found = tensor_of(c->inputs[1])->dtype;
+    if (dtype != NULL && dtype != Py_None) {
+        if (!PyUnicode_Check(dtype)) {
+            PyErr_Format(PyExc_TypeError, "dtype: %R, expected a string or None", dtype);
+            return -1;
+        }
+        if (lnet_parse_dtype(c->state, dtype, &found) < 0) return -1;
+    }
+    for (int i = 0; i < 3; i++) {
+        const lnet_tensor *x = tensor_of(c->inputs[i + 1]);
+        if (call_output(c, i, x, found, x->ndim, x->shape) < 0) return -1;
+    }
+    return 0;
 }
 
 /* The outputs as a tuple, of NumPy arrays where all inputs were. */
@@ -162,8 +185,7 @@ PyObject *lnet_attention_forward(PyObject *self, PyObject *args, PyObject *kwarg
                                      &o.query_start, &o.dropout_origin))
         return NULL;
     if (call_begin(&c, self, "DilatedAttention.forward", inputs, arrays, 3, 0, &o) == 0 &&
-        call_output(&c, 0, tensor_of(c.inputs[0]), false) == 0 &&
-        call_output(&c, 1, tensor_of(c.inputs[0]), true) == 0) {
+        forward_outputs(&c, tensor_of(c.inputs[0])) == 0) {
         struct lnet_dilated_attention_args a = {
             .out = &((tensor_object *)c.outputs[0])->tensor,
             .lse = &((tensor_object *)c.outputs[1])->tensor,
@@ -193,20 +215,19 @@ PyObject *lnet_attention_backward(PyObject *self, PyObject *args, PyObject *kwar
                             "seed",
                             "query_start",
                             "dropout_origin",
+                            "dtype",
                             NULL};
     static const char *const inputs[] = {"dout", "q", "k", "v", "out", "lse"};
-    PyObject *arrays[6], *result = NULL;
+    PyObject *arrays[6], *dtype = NULL, *result = NULL;
     struct call_options o = {0};
     call c;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOO|$OOOOO:backward", names, &arrays[0],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOO|$OOOOOO:backward", names, &arrays[0],
                                      &arrays[1], &arrays[2], &arrays[3], &arrays[4], &arrays[5],
                                      &o.lengths, &o.cu_seqlens, &o.seed, &o.query_start,
-                                     &o.dropout_origin))
+                                     &o.dropout_origin, &dtype))
         return NULL;
     if (call_begin(&c, self, "DilatedAttention.backward", inputs, arrays, 6, 1, &o) == 0 &&
-        call_output(&c, 0, tensor_of(c.inputs[1]), false) == 0 &&
-        call_output(&c, 1, tensor_of(c.inputs[2]), false) == 0 &&
-        call_output(&c, 2, tensor_of(c.inputs[3]), false) == 0) {
+        backward_outputs(&c, dtype) == 0) {
         struct lnet_dilated_attention_backward_args a = {
             .dq = &((tensor_object *)c.outputs[0])->tensor,
             .dk = &((tensor_object *)c.outputs[1])->tensor,

@@ -21,7 +21,7 @@ from longnet.bench.billion_rows import NAMES, Errors, Rows, exact_row, rounded, 
 from longnet.bench.growing import growing_levels
 from longnet.bench.ranks import hardware, progress, sizes, slowest, subset, timed
 from longnet.communicator import Communicator
-from longnet.parallel import balanced_shards
+from longnet.parallel import shard
 
 HEADS, HEAD_DIM = 12, 64
 SHORT = 1 << 20
@@ -76,7 +76,7 @@ def long(
 ) -> Row:
     """All tokens through the ranks of `comm`."""
     attention = DilatedAttention(*growing_levels(tokens))
-    begin, end = balanced_shards(attention, tokens, HEADS, comm.size, multiple=piece)[comm.rank]
+    begin, end = shard(tokens, comm.size, comm.rank)
     mine = [(row, head) for row, head in samples if begin <= row < end]
     kept: dict[int, Tensor] = {}
 
@@ -152,7 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this measurement."""
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--tokens", type=int, default=1 << 30, help="default: 2^30")
-    parser.add_argument("--piece", type=int, default=1 << 20, help="default: 2^20")
+    parser.add_argument("--piece", type=int, default=1 << 22, help="default: 2^22")
     parser.add_argument("--repeats", type=int, default=16, help="of the short call (default: 16)")
     parser.add_argument("--rows", type=int, default=16, help="rows to check (default: 16)")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from longnet.parallel.arrays import Generated
 from longnet.parallel.attention import backward, forward
-from longnet.parallel.balance import balanced_shards
 from longnet.parallel.mesh import Mesh, shard
 from longnet.parallel.pattern import Pattern
 from longnet.parallel.plan import Plan, bytes_received, make_plan
@@ -15,7 +14,6 @@ __all__ = [
     "Pattern",
     "Plan",
     "backward",
-    "balanced_shards",
     "bytes_received",
     "forward",
     "make_plan",

@@ -62,11 +62,18 @@ def forward(
     options: dict[str, Any] = {"lengths": lengths, "cu_seqlens": cu_seqlens, "seed": seed}
     plan = plan_call("DilatedAttention.forward", attention, comm, (q, k, v), **options)
     shard = Shard(attention, comm, plan, q.shape[0], q.shape[2], seed)
-    return attend(shard, q, k, v, start_keys(shard, k, v))
+    # two parts are rounded and their sum, further ones would be with every sum
+    dtype = "float32" if len(plan.locals) + len(plan.looking) > 2 else q.dtype
+    return attend(shard, q, k, v, start_keys(shard, k, v), dtype)
 
 
 def attend(
-    shard: Shard, q: Tensor, k: Tensor, v: Tensor, arrive: Callable[[], Sequence[Tensor]]
+    shard: Shard,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    arrive: Callable[[], Sequence[Tensor]],
+    dtype: str,
 ) -> tuple[Tensor, ...]:
     """Attention of a shard's rows, as its plan says.
 
@@ -78,6 +85,8 @@ def attend(
     arrive : function
         Returns compact keys and values of each crossing segment that queries look at; called when
         the levels inside the shard are queued.
+    dtype : str
+        That outputs of levels are merged in: 'float32' or that of q.
 
     Returns
     -------
@@ -92,16 +101,16 @@ def attend(
             *(_rows(shard, local, x) for x in (q, k, v)), **_local_options(shard, local)
         )
         if out is None and local.end - local.begin == L:
-            out, lse = part, part_lse
+            out, lse = _cast(part, dtype), part_lse
             continue
         if out is None:
-            out, lse = _nothing(q)
+            out, lse = _nothing(q, dtype)
         flat = Tensor.empty((B * H, part.shape[1], q.shape[3]), q.dtype, q.device)
         ops.gather_rows(flat, part, [0] * H, 1)
         part_lse = part_lse.reshape(B * H, -1)
         ops.merge_rows(out, lse, flat, part_lse, [local.begin - plan.begin] * H, 1)
     if out is None:
-        out, lse = _nothing(q)
+        out, lse = _nothing(q, dtype)
     keys = arrive()
     for crossing, k_c, v_c in _with_keys(shard, keys):
         compact, compact_options = shard.compact_attention(crossing)
@@ -111,7 +120,7 @@ def attend(
         shard.clear(crossing, part_lse, crossing.windows[plan.rank][0], -np.inf)
         starts = crossing.starts(plan.rank, plan.begin)
         ops.merge_rows(out, lse, part, part_lse, starts, crossing.step)
-    return out, lse, *keys
+    return _cast(out, q.dtype), lse, *keys
 
 
 def backward(
@@ -155,6 +164,8 @@ def backward(
     options: dict[str, Any] = {"lengths": lengths, "cu_seqlens": cu_seqlens, "seed": seed}
     plan = plan_call("DilatedAttention.backward", attention, comm, tensors, **options)
     shard = Shard(attention, comm, plan, q.shape[0], q.shape[2], seed)
+    # what is added up is rounded once, when it is the whole
+    dtype = "float32" if plan.gradient_parts() > 1 else q.dtype
     if keys is None:
         keys = start_keys(shard, k, v)()
     found = []
@@ -164,12 +175,13 @@ def backward(
         lse_c = shard.gather(crossing, lse)
         shard.clear(crossing, lse_c, crossing.windows[plan.rank][0], -np.inf)
         lse_c = lse_c.reshape(lse_c.shape[0], 1, lse_c.shape[1])
-        parts = compact.backward(dout_c, q_c, k_c, v_c, out_c, lse_c, **compact_options)
+        inputs = dout_c, q_c, k_c, v_c, out_c, lse_c
+        parts = compact.backward(*inputs, dtype="float32", **compact_options)
         for x in parts[1:]:
             shard.clear(crossing, x, 0)
         found.append(parts)
     arrive = start_gradients(shard, [(dk_c, dv_c) for _, dk_c, dv_c in found], k)
-    gradients = _local_gradients(shard, tensors)
+    gradients = _local_gradients(shard, tensors, dtype)
     for crossing, (dq_c, _, _) in zip(plan.looking, found, strict=True):
         dq_c = dq_c.reshape(dq_c.shape[0], dq_c.shape[1], dq_c.shape[3])
         starts = crossing.starts(plan.rank, plan.begin)
@@ -178,7 +190,8 @@ def backward(
         starts = crossing.starts(plan.rank, plan.begin)
         for x, part in zip(gradients[1:], (pair[0], pair[1]), strict=True):
             ops.add_rows(x, part, starts, crossing.step)
-    return gradients
+    dq, dk, dv = (_cast(gradients.pop(0), q.dtype) for _ in range(3))
+    return dq, dk, dv
 
 
 def _with_keys(shard: Shard, keys: Sequence[Tensor]) -> Iterator[tuple[Crossing, Tensor, Tensor]]:
@@ -186,12 +199,12 @@ def _with_keys(shard: Shard, keys: Sequence[Tensor]) -> Iterator[tuple[Crossing,
     return zip(shard.plan.looking, keys[::2], keys[1::2], strict=True)
 
 
-def _nothing(q: Tensor) -> tuple[Tensor, Tensor]:
+def _nothing(q: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     """Output and LSE of queries (B, L, H, D) that see no key."""
     B, L, H, _ = q.shape
     lse = Tensor.empty((B, H, L), "float32", q.device)
     ops.fill(lse, -np.inf)
-    return zeros(q.shape, q.dtype, q.device), lse
+    return zeros(q.shape, dtype, q.device), lse
 
 
 def _rows(shard: Shard, local: Local, x: Tensor) -> Tensor:
@@ -228,28 +241,36 @@ def _local_options(shard: Shard, local: Local) -> dict[str, Any]:
     return options
 
 
-def _local_gradients(shard: Shard, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _local_gradients(shard: Shard, tensors: Sequence[Tensor], dtype: str) -> list[Tensor]:
     """dq, dk and dv of the local calls, from dout, q, k, v, out and lse of the shard."""
     q, lse = tensors[1], tensors[-1]
     B, L = q.shape[:2]
-    gradients: tuple[Tensor, Tensor, Tensor] | None = None
+    gradients: list[Tensor] | None = None
     for local in shard.plan.locals:
         first, last = local.begin - shard.plan.begin, local.end - shard.plan.begin
         lse_rows = lse if last - first == L else lse[:, :, first:last].copy()
         inputs = [*(_rows(shard, local, x) for x in tensors[:-1]), lse_rows]
-        parts = _local_attention(shard, local).backward(*inputs, **_local_options(shard, local))
+        options = _local_options(shard, local)
+        parts = _local_attention(shard, local).backward(*inputs, dtype=dtype, **options)
         if gradients is None and last - first == L:
-            gradients = parts
+            gradients = list(parts)
             continue
         if gradients is None:
-            gradients = _zero_gradients(tensors)
+            gradients = _zero_gradients(tensors, dtype)
         for gradient, part in zip(gradients, parts, strict=True):
             for b in range(B):
                 rows = gradient[b, first:last]
                 ops.add(rows, rows, part[b], 1.0)
-    return _zero_gradients(tensors) if gradients is None else gradients
+    return _zero_gradients(tensors, dtype) if gradients is None else gradients
 
 
-def _zero_gradients(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    dq, dk, dv = (zeros(x.shape, x.dtype, x.device) for x in tensors[1:4])
-    return dq, dk, dv
+def _zero_gradients(tensors: Sequence[Tensor], dtype: str) -> list[Tensor]:
+    return [zeros(x.shape, dtype, x.device) for x in tensors[1:4]]
+
+
+def _cast(x: Tensor, dtype: str) -> Tensor:
+    if x.dtype == dtype:
+        return x
+    out = Tensor.empty(x.shape, dtype, x.device)
+    ops.cast(out, x)
+    return out

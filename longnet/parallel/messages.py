@@ -27,7 +27,7 @@ def start_keys(shard: Shard, k: Tensor, v: Tensor) -> Callable[[], Keys]:
     plan = shard.plan
     own = []
     for crossing in plan.crossings:
-        message = _message(shard, crossing, plan.rank, k)
+        message = _message(shard, crossing, plan.rank, k, k.dtype)
         for part, x in zip((message[0], message[1]), (k, v), strict=True):
             ops.gather_rows(part, x, crossing.starts(plan.rank, plan.begin), crossing.step)
         own.append(message)
@@ -41,7 +41,10 @@ def exchange_keys(shard: Shard, own: Sequence[Tensor]) -> Callable[[], Keys]:
     receives: list[Message] = []
     for crossing, message in zip(plan.crossings, own, strict=True):
         sends += [(reader, message) for reader in crossing.readers]
-        receives += [(rank, _message(shard, crossing, rank, message)) for rank in crossing.sources]
+        receives += [
+            (rank, _message(shard, crossing, rank, message, message.dtype))
+            for rank in crossing.sources
+        ]
     work = shard.comm.exchange(sends, receives, blocking=False)
 
     def finish() -> Keys:
@@ -67,15 +70,14 @@ def start_gradients(
     ----------
     shard : Shard
     gradients : sequence of (compact tensor, compact tensor)
-        Of keys and of values, for each crossing segment that queries look at.
+        Of keys and of values, float32, for each crossing segment that queries look at.
     like : Tensor (B, L, Hk, D)
         The keys.
 
     Returns
     -------
     function
-        Waits, and returns crossing segments and what they add to this rank's rows: a message, of
-        float32 where it is the sum of several ranks'.
+        Waits, and returns crossing segments and what they add to this rank's rows: a message.
     """
     plan, given = shard.plan, iter(gradients)
     own: list[list[Message]] = []
@@ -85,12 +87,13 @@ def start_gradients(
         own.append([])
         pair = next(given) if crossing.keys else ()
         for rank in (plan.rank, *crossing.sources) if pair else ():
-            message = _message(shard, crossing, rank, like)
+            message = _message(shard, crossing, rank, like, "float32")
             for which, x in enumerate(pair):
                 ops.gather_rows(message[which], x, [crossing.windows[rank][0]], 1)
             (own[-1] if rank == plan.rank else sends).append((rank, message))
         for reader in crossing.readers:
-            receives.append((reader, _message(shard, crossing, plan.rank, like)))
+            message = _message(shard, crossing, plan.rank, like, "float32")
+            receives.append((reader, message))
     work = shard.comm.exchange(sends, receives, blocking=False)
 
     def finish() -> list[tuple[Crossing, Tensor]]:
@@ -107,10 +110,10 @@ def start_gradients(
     return finish
 
 
-def _message(shard: Shard, crossing: Crossing, rank: int, like: Tensor) -> Tensor:
-    """Room for the window of a rank."""
+def _message(shard: Shard, crossing: Crossing, rank: int, like: Tensor, dtype: str) -> Tensor:
+    """Room for the window of a rank, of the head dim and on the device of `like`."""
     shape = (2, shard.batch * shard.heads, crossing.rows(rank), like.shape[3])
-    return Tensor.empty(shape, like.dtype, like.device)
+    return Tensor.empty(shape, dtype, like.device)
 
 
 def _assemble(shard: Shard, crossing: Crossing, parts: list[Message]) -> Keys:
@@ -129,7 +132,7 @@ def _assemble(shard: Shard, crossing: Crossing, parts: list[Message]) -> Keys:
 
 
 def _sum(messages: list[Tensor]) -> Tensor:
-    """The sum of messages of one shape, made in float32."""
+    """The sum of float32 messages of one shape."""
     first = messages[0]
     if len(messages) == 1:
         return first

@@ -58,6 +58,11 @@ class Plan:
         values: 2 B H D elements a row."""
         return sum(c.rows(source) for c in self.crossings for source in c.sources)
 
+    def gradient_parts(self) -> int:
+        """How many calls and ranks, at most, add to a gradient of this rank's rows."""
+        shared = sum((c.keys > 0) + len(c.readers) for c in self.crossings)
+        return len(self.locals) + shared
+
     def gradient_rows(self) -> int:
         """Likewise of their gradients in backward."""
         return sum(c.rows(self.rank) * len(c.readers) for c in self.crossings)
@@ -164,16 +169,17 @@ def bytes_received(
     plan : Plan
         Of that rank.
     batch, head_dim, itemsize : int
-        B, D, and bytes of an element.
+        B, D, and bytes of an element of q, k and v.
     keys : bool
         Count keys and values: `forward` fetches them, and `backward` unless it is given them.
     gradients : bool
-        Count the gradients that come back in `backward`.
+        Count the gradients that come back in `backward`, which are float32.
 
     Returns
     -------
     int
-        2 B H D itemsize bytes for every compact row: a key and a value of every head.
+        2 B H D times the bytes of an element for every compact row: a key and a value of every
+        head.
     """
-    rows = keys * plan.key_rows() + gradients * plan.gradient_rows()
-    return 2 * batch * plan.heads * head_dim * itemsize * rows
+    row_bytes = keys * itemsize * plan.key_rows() + gradients * 4 * plan.gradient_rows()
+    return 2 * batch * plan.heads * head_dim * row_bytes

@@ -82,7 +82,8 @@ def _run(job: Job, inputs: Inputs, results: Results, k: Any, v: Any) -> None:
         inputs.arrive()
         shard = job.shard(begin, end)
         segments.add(shard, k_rows, v_rows)
-        found = attend(shard, q_rows, k_rows, v_rows, partial(segments.keys, shard))
+        arrive = partial(segments.keys, shard)
+        found = attend(shard, q_rows, k_rows, v_rows, arrive, job.dtype)
         segments.close(shard)
         results.put(begin - offset, found[0], found[1])
         del found
