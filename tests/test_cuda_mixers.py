@@ -11,7 +11,7 @@ pytestmark = pytest.mark.gpu
 VARIANTS = {
     "sliding": {"mixer": "sliding", "window": 25, "num_kv_heads": 2},
     "sparse": {"mixer": "sparse", "summary_columns": 6, "num_kv_heads": 2},
-    "sparse, one run a block": {"mixer": "sparse", "summary_columns": 8},
+    "sparse, other columns": {"mixer": "sparse", "summary_columns": 8},
     "alibi": {"position": "alibi", "num_kv_heads": 1},
     "alibi, sparse": {"position": "alibi", "mixer": "sparse", "summary_columns": 5},
     "sinusoidal": {"position": "sinusoidal"},

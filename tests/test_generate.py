@@ -45,6 +45,15 @@ VARIANTS = {
     },
     "dense": {"mixer": "dense", "position": "rope", "num_kv_heads": 2},
     "dense, xpos": {"mixer": "dense"},
+    "sliding": {"mixer": "sliding", "window": 37, "num_kv_heads": 2},
+    "sparse": {
+        "mixer": "sparse",
+        "segment_lengths": (24,),
+        "dilation_rates": (1,),
+        "summary_columns": 5,
+        "position": "rope",
+        "num_kv_heads": 2,
+    },
 }
 # Tokens that are generated greedily.
 COUNTS = {
@@ -53,6 +62,8 @@ COUNTS = {
     "none, one key head": 200,
     "levels of layers": 300,
     "dense": 200,
+    "sliding": 200,
+    "sparse": 200,
 }
 # Further ways to say where a token stands.
 POSITIONS = {
@@ -126,7 +137,9 @@ def test_logits_at_every_position_are_those_of_a_whole_pass(rng, variant, device
     assert error < {"float32": 2e-5, "bfloat16": 5e-2, "float16": 8e-3}[dtype]
 
 
-@pytest.mark.parametrize("variant", ["xpos", "rope, grouped", "dense", "alibi", "sinusoidal"])
+@pytest.mark.parametrize(
+    "variant", ["xpos", "rope, grouped", "dense", "sliding", "sparse", "alibi", "sinusoidal"]
+)
 def test_prompts_of_a_batch_are_each_as_alone(rng, variant, device):
     model = make(variant, device=device)
     prompts = [rng.integers(0, VOCAB, n) for n in (1, 40, 17, 40)]

@@ -36,7 +36,14 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"dtype": "bfloat16"}, {"mixer": "dense", "position": "rope"}]
+    "options",
+    [
+        {},
+        {"dtype": "bfloat16"},
+        {"mixer": "dense", "position": "rope"},
+        {"mixer": "sliding", "window": 30},
+        {"mixer": "sparse", "summary_columns": 3},
+    ],
 )
 def test_generation_goes_on_as_if_the_prompt_had_been_read(tmp_path, rng, options):
     model, prompt = make(**options), rng.integers(0, 19, 1100)

@@ -27,8 +27,8 @@ MIXERS = mixers.names()  # every file of the folder
 RECIPE = Path(__file__).parents[1] / "docs/adding_a_mixer.md"
 
 
-def make(config, seed=0):
-    mixer = mixers.make(config.mixer, config, 0)
+def make(config, seed=0, device="cpu"):
+    mixer = mixers.make(config.mixer, config, 0, device=device)
     nn.initialise(((f"mixer.{name}", p) for name, p in mixer.named_parameters()), seed)
     return mixer
 

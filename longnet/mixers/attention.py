@@ -16,7 +16,7 @@ from longnet.communicator import Communicator
 from longnet.config import Config
 from longnet.errors import ConfigError, LongNetError
 from longnet.functional.buffers import as_tensor, empty
-from longnet.mixers.cache import UNBOUNDED, AttentionCache
+from longnet.mixers.cache import UNBOUNDED, AttentionCache, Cache
 from longnet.nn import Linear, Module, make_norm, residual_gains, rotation, temperature
 
 Levels = tuple[tuple[int, ...], tuple[int, ...]]  # segment lengths, dilation rates
@@ -30,7 +30,8 @@ _MAX_EXPONENT = {"float16": 8.0, "bfloat16": 80.0, "float32": 80.0}
 class Attention(Module):
     """Attention between projections: ``out(inner_norm(attention(query(x), key(x), value(x))))``.
 
-    A subclass says by `levels` which query sees which key.
+    A query sees all keys up to its own row. A subclass that shows it others says so by `levels`,
+    or, where they are no pattern of levels, by `pairs`, `attend` and `cache`.
 
     Parameters
     ----------
@@ -64,8 +65,9 @@ class Attention(Module):
         )
 
     def levels(self, N: int) -> Levels:
-        """Return the segment lengths and dilation rates for a sequence of N rows."""
-        raise NotImplementedError(f"{type(self).__name__} does not define levels")
+        """Return the segment lengths and dilation rates for a sequence of N rows: no query sees a
+        key outside of its segments."""
+        return (N,), (1,)
 
     def flops(self, N: int) -> int:
         """Count the operations on queries, keys and values of training on one sequence of N rows:
@@ -103,7 +105,7 @@ class Attention(Module):
         comm: Communicator | None = None,
         start: int = 0,
         total: int | None = None,
-        cache: AttentionCache | None = None,
+        cache: Cache | None = None,
     ) -> Variable:
         """Mix the rows of x (B, N, E).
 
@@ -123,7 +125,7 @@ class Attention(Module):
             Row of the sequence that row 0 of `x` is.
         total : int, optional
             Rows of the whole sequence; with `comm` it is asked for where it is not given.
-        cache : AttentionCache, optional
+        cache : Cache, optional
             Of the rows before these; it has seen these too then. Needs `no_grad`, has no dropout,
             and takes of the other options `lengths` alone: how many of the N rows each sequence
             has.
@@ -200,7 +202,7 @@ class Attention(Module):
             q, k, v, attention, lengths=lengths, cu_seqlens=cu_seqlens, seed=seed, comm=comm
         )
 
-    def cache(self, batch: int, dtype: str, device: str) -> AttentionCache:
+    def cache(self, batch: int, dtype: str, device: str) -> Cache:
         """Return the cache of `batch` sequences of which no row has been seen.
 
         Parameters
@@ -221,7 +223,7 @@ class Attention(Module):
             device=device,
         )
 
-    def _follow(self, x: Variable, cache: AttentionCache, counts: Sequence[int] | None) -> Variable:
+    def _follow(self, x: Variable, cache: Cache, counts: Sequence[int] | None) -> Variable:
         """Mix rows that follow those seen by a cache."""
         B, N, _ = x.shape
         D = self.config.head_dim

@@ -4,12 +4,14 @@ from typing import Any
 
 from longnet import functional as F
 from longnet.autograd import Variable
+from longnet.communicator import Communicator
 from longnet.mixers import register
-from longnet.mixers.whole import WholeAttention
+from longnet.mixers.attention import Attention
+from longnet.mixers.cache import SlidingCache
 
 
 @register("sliding")
-class Sliding(WholeAttention):
+class Sliding(Attention):
     """Causal attention to the last `window` keys of the configuration."""
 
     @property
@@ -22,6 +24,26 @@ class Sliding(WholeAttention):
         full = min(N, self.window)
         return self.config.num_heads * (full * (full + 1) // 2 + (N - full) * full)
 
-    def attend_whole(self, q: Variable, k: Variable, v: Variable, **options: Any) -> Variable:
+    def attend(
+        self,
+        q: Variable,
+        k: Variable,
+        v: Variable,
+        total: int,
+        comm: Communicator | None,
+        **options: Any,
+    ) -> Variable:
         """Attention of the queries to their windows."""
-        return F.sliding_attention(q, k, v, self.window, **options)
+        return F.sliding_attention(q, k, v, self.window, comm=comm, **options)
+
+    def cache(self, batch: int, dtype: str, device: str) -> SlidingCache:
+        """Return the cache of `batch` sequences: their last `window` rows."""
+        return SlidingCache(
+            self.window,
+            kv_heads=self.config.kv_heads,
+            head_dim=self.head_width,
+            scale=self.scale,
+            batch=batch,
+            dtype=dtype,
+            device=device,
+        )

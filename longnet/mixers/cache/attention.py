@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from longnet._core import Tensor, ops
 from longnet.attention import DilatedAttention
-from longnet.errors import ShapeError
 from longnet.functional.buffers import cast_to, empty, zeros
+from longnet.mixers.cache.base import Cache, attention
 from longnet.mixers.cache.level import CachedLevel, plan_step
 from longnet.mixers.cache.rows import CachedRows
 
 
-class AttentionCache:
+class AttentionCache(Cache):
     """The keys and values that later rows of one attention layer may look at.
 
     Parameters
@@ -57,9 +56,7 @@ class AttentionCache:
         device: str,
         scale: float | None = None,
     ) -> None:
-        if batch < 1:
-            raise ShapeError(f"cache: found a batch of {batch}, expected at least 1")
-        self.seen = [0] * batch
+        super().__init__(batch)
         self._options: dict[str, Any] = {"offsets": offsets, "scale": scale}
         levels = tuple(
             CachedLevel.make(w, r, num_heads, kv_heads, offsets)
@@ -67,74 +64,13 @@ class AttentionCache:
         )
         self.rows = CachedRows(levels, batch=batch, head_dim=head_dim, dtype=dtype, device=device)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        return self.rows.keys.nbytes + self.rows.values.nbytes
+    def arrays(self) -> dict[str, Tensor]:
+        """Return keys and values."""
+        return {"keys": self.rows.keys, "values": self.rows.values}
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, counts: Sequence[int] | None = None
-    ) -> Tensor:
-        """Attention of the rows that follow those seen; they are seen then too.
-
-        Parameters
-        ----------
-        q : Tensor (B, n, H, D)
-        k, v : Tensor (B, n, Hk, D)
-        counts : sequence of int, optional
-            How many of the n rows each sequence has, 0 to n; all by default. What is returned of
-            the others is 0.
-
-        Returns
-        -------
-        Tensor (B, n, H, D)
-
-        Raises
-        ------
-        ShapeError
-            B is not that of the cache.
-        """
-        B, n = q.shape[:2]
-        if len(self.seen) != B:
-            raise ShapeError(f"cache: found a batch of {B}, expected {len(self.seen)}")
-        counts = [n] * B if counts is None else counts
-        before = self.seen
-        # First of all, so that a call that is interrupted shows in it.
-        self.seen = [a + count for a, count in zip(before, counts, strict=True)]
-        self.rows.make_room(max(self.seen))
-        if n == 1:
-            return self._attend_one(q, k, v, before, counts)
-        if B == 1 and counts[0] == n:
-            return self._attend_piece(0, before[0], q, k, v)
-        out = zeros(q.shape, q)
-        for b, count in enumerate(counts):
-            if count:
-                piece = (x[b : b + 1, :count] for x in (q, k, v))
-                ops.cast(out[b : b + 1, :count], self._attend_piece(b, before[b], *piece))
-        return out
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return keys and values, (T, D) each, on the host."""
-        return {
-            "keys": self.rows.keys.to("cpu").numpy(),
-            "values": self.rows.values.to("cpu").numpy(),
-        }
-
-    def restore(self, seen: Sequence[int], state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` gave when so many rows of each sequence had been seen.
-
-        Raises
-        ------
-        ShapeError
-            An array is missing or of another shape, or there is another number of sequences.
-        """
-        if len(seen) != len(self.seen):
-            raise ShapeError(f"found {len(seen)} sequences, expected {len(self.seen)}")
-        if set(state) != {"keys", "values"}:
-            raise ShapeError(f"found the arrays {sorted(state)}, expected keys and values")
-        self.rows.make_room(max(seen))
-        self.rows.restore(state["keys"], state["values"])
-        self.seen = list(seen)
+    def make_room(self, positions: int) -> None:
+        """Let segments that never end have so many rows."""
+        self.rows.make_room(positions)
 
     def _attend_one(
         self, q: Tensor, k: Tensor, v: Tensor, before: Sequence[int], counts: Sequence[int]
@@ -189,8 +125,7 @@ class AttentionCache:
         levels = [self.rows.levels[i] for i in indices]
         lengths = [max(level.rate, min(level.length, q.shape[1])) for level in levels]
         rates = [level.rate for level in levels]
-        attention = DilatedAttention(lengths, rates, **self._options)
-        return attention.forward(q, k, v)
+        return DilatedAttention(lengths, rates, **self._options).forward(q, k, v)
 
     def _attend_cached(self, i: int, b: int, place: int, q: Tensor, result: _Result) -> None:
         """Queries (1, n, H, D) from `place` on of a segment whose rows up to theirs are stored."""
@@ -214,7 +149,7 @@ class AttentionCache:
 
     def _whole(self, level: CachedLevel, causal: bool) -> DilatedAttention:
         """Ordinary attention over the compact rows of a level."""
-        return _attention((level.rows,), (1,), causal, scale=self._options["scale"])
+        return attention((level.rows,), (1,), causal, scale=self._options["scale"])
 
 
 class _Result:
@@ -247,6 +182,3 @@ class _Result:
     def merge_rows(self, part: Tensor, lse: Tensor, starts: list[int], step: int) -> None:
         """Add part (H, m, D), lse (H, m): rows `step` apart, from `starts` on."""
         ops.merge_rows(*self.sums, part, lse, starts, step)
-
-
-_attention = lru_cache(maxsize=256)(DilatedAttention)  # of which a step needs the same ones

@@ -14,6 +14,8 @@ UNBOUNDED = 1 << 62  # the length of a segment that never ends
 _FIRST_ROWS = 1024  # of such a segment
 _MOST_STARTS = 128  # of one call: its cost grows with their square, and a GPU's launch has as many
 
+Moves = list[tuple[list[int], list[int]]]  # rows, and the rows that they become
+
 
 @dataclass(frozen=True)
 class CachedLevel:
@@ -88,7 +90,7 @@ class Step:
     """
 
     begun: list[tuple[int, int]]
-    moves: list[tuple[list[int], list[int]]]
+    moves: Moves
     lengths: list[tuple[int, Tensor]]
 
 
@@ -120,8 +122,12 @@ def plan_step(
         if lengths.any():
             shown.append((i, Tensor(lengths).to(device)))
         first += len(lengths) * level.rows
-    moves = [
+    return Step(begun, split_moves(sources, targets), shown)
+
+
+def split_moves(sources: list[int], targets: list[int]) -> Moves:
+    """Divide rows and where they go among calls."""
+    return [
         (sources[at : at + _MOST_STARTS], targets[at : at + _MOST_STARTS])
         for at in range(0, len(sources), _MOST_STARTS)
     ]
-    return Step(begun, moves, shown)

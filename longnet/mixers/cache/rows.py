@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from longnet._core import Tensor, ops
-from longnet.errors import ShapeError
 from longnet.functional.buffers import empty, zeros
-from longnet.mixers.cache.level import CachedLevel, Step
+from longnet.mixers.cache.level import CachedLevel, Moves, Step
 
 
 class CachedRows:
@@ -68,11 +65,7 @@ class CachedRows:
         for level, sequence in step.begun:
             self.clear(level, sequence)
         for x, buffer in ((k, self.keys), (v, self.values)):
-            D = x.shape[3]
-            for sources, targets in step.moves:
-                part = empty((len(sources), 1, D), x)
-                ops.gather_rows(part, x.reshape(1, -1, 1, D), sources, 1)
-                ops.add_rows(buffer.reshape(1, -1, 1, D), part, targets, 1)  # to zeros: a copy
+            move_rows(buffer, x, step.moves)
 
     def make_room(self, positions: int) -> None:
         """Lay the matrices out anew where a segment that never ends outgrows them."""
@@ -90,20 +83,6 @@ class CachedRows:
             buffers.append(larger)
         (self.keys, self.values), self.levels = buffers, levels
 
-    def restore(self, keys: np.ndarray, values: np.ndarray) -> None:
-        """Take over arrays (T, D) of another cache.
-
-        Raises
-        ------
-        ShapeError
-            One has another shape.
-        """
-        for name, array in (("keys", keys), ("values", values)):
-            if array.shape != self.keys.shape:
-                raise ShapeError(f"{name}: found shape {array.shape}, expected {self.keys.shape}")
-        for array, buffer in ((keys, self.keys), (values, self.values)):
-            ops.cast(buffer, Tensor(np.ascontiguousarray(array)).to(buffer.device))
-
     def _total(self, levels: Sequence[CachedLevel]) -> int:
         return self._batch * sum(len(level.offsets) * level.rows for level in levels)
 
@@ -113,3 +92,13 @@ class CachedRows:
         begin, end = (0, self._batch) if sequence is None else (sequence, sequence + 1)
         rows = buffer[first + begin * each : first + end * each]
         return rows.reshape(-1, level.rows, 1, buffer.shape[1])
+
+
+def move_rows(buffer: Tensor, x: Tensor, moves: Moves) -> None:
+    """Make rows of x (..., D), counted over all dimensions but the last, rows of a buffer that are
+    0."""
+    D = x.shape[-1]
+    for sources, targets in moves:
+        part = empty((len(sources), 1, D), x)
+        ops.gather_rows(part, x.reshape(1, -1, 1, D), sources, 1)
+        ops.add_rows(buffer.reshape(1, -1, 1, D), part, targets, 1)  # to zeros: a copy
