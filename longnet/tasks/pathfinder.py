@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from longnet.tasks.classification import ClassificationTask, ask_label
-from longnet.tasks.contours import Canvas, Dashes, Point
+from longnet.tasks.contours import Canvas, Contour, Dashes, Point
 from longnet.tasks.draw import Draw
 from longnet.tasks.protocol import Example
 
-_DASHES = 14  # of the two long contours
+_DASHES = 14  # of the two long contours, in the arena's hardest set
 _DISTRACTOR_DASHES = _DASHES // 3
 
 
@@ -58,6 +59,49 @@ PICTURES = {
 }
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows.
+
+    Attributes
+    ----------
+    label, margin : int
+    contours : list of Contour
+        The two long ones first.
+    marked : (int, int)
+        Which of the two has a dot at its beginning, and which at its end.
+    """
+
+    label: int
+    margin: int
+    contours: list[Contour]
+    marked: tuple[int, int]
+
+    @property
+    def dots(self) -> tuple[Point, Point]:
+        """Where the dots lie."""
+        first, last = self.marked
+        return self.contours[first].tails[0], self.contours[last].heads[-1]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What an example says of it."""
+        return {"dots": self.dots, "margin": self.margin, "distractors": len(self.contours) - 2}
+
+    def paint(self, picture: Picture, only: int | None = None) -> np.ndarray:
+        """The image, (size, size) uint8; with `only`, that contour and its dots alone."""
+        chosen = self.contours if only is None else [self.contours[only]]
+        pairs = zip(self.dots, self.marked, strict=True)
+        dots = [dot for dot, owner in pairs if only in (None, owner)]
+        tails = [tail for contour in chosen for tail in contour.tails]
+        heads = [head for contour in chosen for head in contour.heads]
+        pixels = np.zeros((picture.size, picture.size), np.uint8)
+        _draw_lines(pixels, tails, heads, picture.thickness / 2, picture.contrast)
+        if dots:
+            _draw_lines(pixels, dots, dots, picture.dot, 1.0)
+        return pixels
+
+
 class Pathfinder(ClassificationTask):
     """Do the two dots mark the ends of one contour (1) or ends of two (0)?
 
@@ -65,6 +109,9 @@ class Pathfinder(ClassificationTask):
     ----------
     name : str
         One of `PICTURES`.
+    dashes : int
+        Of each of the two long contours, at least 3: 14, or fewer for an easier task of its own, as
+        the arena's easier sets have 6 and 9. Short contours are a third as long, and as many more.
     """
 
     paper = "Linsley et al. 2018, arXiv 1805.08315; Tay et al. 2021, arXiv 2011.04006"
@@ -72,8 +119,9 @@ class Pathfinder(ClassificationTask):
     vocab_size = 256
     shortcut_name = "joined unless the dots lie further apart than a contour can reach"
 
-    def __init__(self, name: str) -> None:
-        self.name, self.picture = name, PICTURES[name]
+    def __init__(self, name: str, dashes: int = _DASHES) -> None:
+        self.name = name if dashes == _DASHES else f"{name}_{dashes}"
+        self.picture, self._dashes = PICTURES[name], dashes
         self.minimum_length = self.picture.size**2
 
     def image(self, example: Example) -> np.ndarray:
@@ -84,7 +132,9 @@ class Pathfinder(ClassificationTask):
         """1 unless the dots lie further apart than a straight contour is long."""
         (y, x), (other_y, other_x) = example.meta["dots"]
         squared = (y - other_y) ** 2 + (x - other_x) ** 2
-        reach = _DASHES * self.picture.dash + 2 * (_DASHES - 1) * max(self.picture.margins)
+        reach = self._dashes * self.picture.dash + 2 * (self._dashes - 1) * max(
+            self.picture.margins
+        )
         return np.array([int(squared <= reach**2)])
 
     def decode(self, tokens: ArrayLike) -> str:
@@ -92,25 +142,23 @@ class Pathfinder(ClassificationTask):
         return " ".join(map(str, self._checked(tokens).tolist()))
 
     def _make(self, draw: Draw, length: int, depth: float | None) -> Example:
+        scene = self._scene(draw)
+        return ask_label(scene.paint(self.picture).ravel(), scene.label, **scene.meta)
+
+    def _scene(self, draw: Draw) -> Scene:
         p = self.picture
         label = draw.integer(0, 2)
         margin = draw.choice(p.margins)
         dashes = Dashes(p.dash, p.thickness, margin, p.continuity)
         canvas = Canvas(draw, p.size, p.padding, dashes)
-        long = canvas.pair(_DASHES, p.seed_distance)
-        short = [canvas.alone(_DISTRACTOR_DASHES) for _ in range(p.distractors)]
+        long = canvas.pair(self._dashes, p.seed_distance)
+        each = self._dashes // 3
+        count = p.distractors * _DISTRACTOR_DASHES // each
+        short = [canvas.alone(each) for _ in range(count)]
         contours = [*long, *(contour for contour in short if contour is not None)]
         first = draw.integer(0, 2)
         last = first if label else 1 - first
-        dots = long[first].tails[0], long[last].heads[-1]
-        pixels = np.zeros((p.size, p.size), np.uint8)
-        tails = [tail for contour in contours for tail in contour.tails]
-        heads = [head for contour in contours for head in contour.heads]
-        _draw_lines(pixels, tails, heads, p.thickness / 2, p.contrast)
-        _draw_lines(pixels, dots, dots, p.dot, 1.0)
-        return ask_label(
-            pixels.ravel(), label, dots=dots, margin=margin, distractors=len(contours) - 2
-        )
+        return Scene(label, margin, contours, (first, last))
 
 
 def _draw_lines(

@@ -7,39 +7,51 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Generic, Protocol, TypeVar
 
 from longnet.errors import DataError
-from longnet.tasks.protocol import Example, Task
 
-Request = tuple[int, int, int]  # seed, index, length
+Request = tuple[int, ...]  # arguments of `Maker.make`: a task's are seed, index and length
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Workers:
+class Maker(Protocol[T_co]):
+    """What makes the same of the same whole numbers: a task, or something that makes batches."""
+
+    name: str
+
+    @property
+    def make(self) -> Callable[..., T_co]:
+        """Makes one example."""
+
+
+class Workers(Generic[T]):
     """Makes examples in other processes; they are what one process makes.
 
     The processes end with this object, and when the process that made it ends in any way.
 
     Parameters
     ----------
-    task : Task
+    task : Task, or another maker
         Makes the examples; each process gets a copy.
     count : int
         Processes, 1 or more.
     """
 
-    def __init__(self, task: Task, count: int) -> None:
+    def __init__(self, task: Maker[T], count: int) -> None:
         self._name = task.name
         # A fork of a process that has threads or a GPU is not safe.
         self._pool = ProcessPoolExecutor(
             count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(task,)
         )
-        self._futures: dict[Request, Future[Example]] = {}
+        self._futures: dict[Request, Future[T]] = {}
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
-    def take(self, requests: Sequence[Request], following: Sequence[Request]) -> list[Example]:
+    def take(self, requests: Sequence[Request], following: Sequence[Request]) -> list[T]:
         """Return the examples that `requests` name, and have `following` made meanwhile.
 
         Raises
@@ -60,10 +72,10 @@ class Workers:
             ) from error
 
 
-_task: Task  # of a worker process
+_task: Maker[Any]  # of a worker process
 
 
-def _begin(task: Task) -> None:
+def _begin(task: Maker[Any]) -> None:
     global _task
     _task = task
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends this
@@ -77,5 +89,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _make(seed: int, index: int, length: int) -> Example:
-    return _task.make(seed, index, length)
+def _make(*request: int) -> Any:
+    return _task.make(*request)
