@@ -33,7 +33,8 @@ def parse(*arguments):
 
 def test_measure(small):
     pattern = longnet.DilatedAttention([32], [2])
-    row = attention_cpu.measure(CpuDevice(), "one", pattern, 96, 3, repeats=3, dim=16)
+    case = attention_cpu.Case("one", pattern, 96, 3, dim=16)
+    row, _ = attention_cpu.measure(CpuDevice(), [case, case], repeats=3)
     assert row.levels == "32/2"
     assert row.pairs == 3 * 3 * 16 * 17 // 2
     for step in ("forward", "backward"):

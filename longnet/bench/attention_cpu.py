@@ -2,10 +2,12 @@
 
 GFLOP/s count the (query, key) pairs that the definition needs: 4 D a pair forward, 10 D backward.
 Each repetition times a product, forward and backward in turn, every other one the other way
-round; ratios are taken within a repetition, and medians are reported.
+round; ratios are taken within a repetition, and medians are reported. The two rates that are
+compared are measured in turn, as a processor's speed drifts.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -22,6 +24,7 @@ INPUT_SETS = 2
 # Single levels, all with 2048 rows a segment: w = 2048 r.
 LEVEL_ROWS = 2048
 LEVEL_RATES = 1, 2, 4, 8, 16, 64
+COMPARED_RATES = 1, 16
 LEVEL_HEADS = 8
 
 # The paper's configuration; the long comparison has few heads so that it ends within a minute.
@@ -50,60 +53,81 @@ class Row:
     backward_extra: float
 
 
-def measure(
-    device: CpuDevice,
-    name: str,
-    attention: longnet.DilatedAttention,
-    tokens: int,
-    heads: int,
-    repeats: int,
-    dim: int = HEAD_DIM,
-) -> Row:
-    """Forward and backward of one batch item (1, tokens, heads, dim) in float32."""
-    rng = np.random.default_rng()
-    sets = []
-    for _ in range(min(INPUT_SETS, repeats)):
-        q, k, v, dout = (device.random(rng, (1, tokens, heads, dim)) for _ in range(4))
-        saved = device.run(attention.forward, q, k, v).results
-        sets.append({"forward": (q, k, v), "backward": (dout, q, k, v, *saved)})
-    device.product_seconds(PRODUCT_SIZE)
+@dataclass
+class Case:
+    """What is measured: one batch item (1, tokens, heads, dim) in float32."""
 
-    seconds: dict[str, list[float]] = {"product": [], "forward": [], "backward": []}
-    extra = {"forward": 0.0, "backward": 0.0}
+    name: str
+    attention: longnet.DilatedAttention
+    tokens: int
+    heads: int
+    dim: int = HEAD_DIM
+
+
+def measure(device: CpuDevice, cases: Sequence[Case], repeats: int) -> list[Row]:
+    """Forward and backward of each case, the cases in turn, so that they can be compared."""
+    runs = [_Run(device, case, min(INPUT_SETS, repeats)) for case in cases]
+    device.product_seconds(PRODUCT_SIZE)
     for repeat in range(repeats):
-        for step in seconds if repeat % 2 == 0 else reversed(seconds):
+        for run in runs if repeat % 2 == 0 else reversed(runs):
+            run.repeat(repeat)
+    return [run.row() for run in runs]
+
+
+class _Run:
+    """A case's inputs, and what its repetitions took."""
+
+    def __init__(self, device: CpuDevice, case: Case, sets: int) -> None:
+        self._device, self._case = device, case
+        rng = np.random.default_rng()
+        shape = 1, case.tokens, case.heads, case.dim
+        self._sets = []
+        for _ in range(sets):
+            q, k, v, dout = (device.random(rng, shape) for _ in range(4))
+            saved = device.run(case.attention.forward, q, k, v).results
+            self._sets.append({"forward": (q, k, v), "backward": (dout, q, k, v, *saved)})
+        self._seconds: dict[str, list[float]] = {"product": [], "forward": [], "backward": []}
+        self._extra = {"forward": 0.0, "backward": 0.0}
+
+    def repeat(self, number: int) -> None:
+        """Time a product and both passes, every other time in the other order."""
+        inputs = self._sets[number % len(self._sets)]
+        for step in self._seconds if number % 2 == 0 else reversed(self._seconds):
             if step == "product":
-                seconds[step].append(device.product_seconds(PRODUCT_SIZE))
+                self._seconds[step].append(self._device.product_seconds(PRODUCT_SIZE))
             else:
-                done = device.run(getattr(attention, step), *sets[repeat % len(sets)][step])
-                seconds[step].append(done.seconds)
-                extra[step] = max(extra[step], done.extra)
+                done = self._device.run(getattr(self._case.attention, step), *inputs[step])
+                self._seconds[step].append(done.seconds)
+                self._extra[step] = max(self._extra[step], done.extra)
                 del done  # as a training step does: its memory serves the next call
 
-    pairs = attention.pairs(tokens, heads)
-    flops = {
-        "product": 2 * PRODUCT_SIZE**3,
-        "forward": 4 * dim * pairs,
-        "backward": 10 * dim * pairs,
-    }
-    speed = {step: flops[step] * 1e-9 / np.array(seconds[step]) for step in seconds}
-    levels = zip(attention.segment_lengths, attention.dilation_rates, strict=True)
-    return Row(
-        name=name,
-        levels=" ".join(f"{w}/{r}" for w, r in levels),
-        tokens=tokens,
-        heads=heads,
-        pairs=pairs,
-        product=median(speed["product"]),
-        forward=median(speed["forward"]),
-        forward_ratio=median(speed["forward"] / speed["product"]),
-        forward_us=median(seconds["forward"]) / tokens * 1e6,
-        forward_extra=extra["forward"],
-        backward=median(speed["backward"]),
-        backward_ratio=median(speed["backward"] / speed["product"]),
-        backward_us=median(seconds["backward"]) / tokens * 1e6,
-        backward_extra=extra["backward"],
-    )
+    def row(self) -> Row:
+        """Medians over the repetitions."""
+        case, seconds = self._case, self._seconds
+        pairs = case.attention.pairs(case.tokens, case.heads)
+        flops = {
+            "product": 2 * PRODUCT_SIZE**3,
+            "forward": 4 * case.dim * pairs,
+            "backward": 10 * case.dim * pairs,
+        }
+        speed = {step: flops[step] * 1e-9 / np.array(seconds[step]) for step in seconds}
+        levels = zip(case.attention.segment_lengths, case.attention.dilation_rates, strict=True)
+        return Row(
+            name=case.name,
+            levels=" ".join(f"{w}/{r}" for w, r in levels),
+            tokens=case.tokens,
+            heads=case.heads,
+            pairs=pairs,
+            product=median(speed["product"]),
+            forward=median(speed["forward"]),
+            forward_ratio=median(speed["forward"] / speed["product"]),
+            forward_us=median(seconds["forward"]) / case.tokens * 1e6,
+            forward_extra=self._extra["forward"],
+            backward=median(speed["backward"]),
+            backward_ratio=median(speed["backward"] / speed["product"]),
+            backward_us=median(seconds["backward"]) / case.tokens * 1e6,
+            backward_extra=self._extra["backward"],
+        )
 
 
 COLUMNS = {  # field: heading, format
@@ -135,13 +159,7 @@ def comparisons(rows: list[Row]) -> list[str]:
     found = {row.name: row for row in rows}
     lines = []
     for what, field, above, below in (
-        # of ratios, as the processor's speed may drift from one row to the other
-        (
-            "GFLOP/s beside the product's, r = 16 over r = 1",
-            "{}_ratio",
-            level_name(16),
-            level_name(1),
-        ),
+        ("GFLOP/s, r = 16 over r = 1", "{}", level_name(16), level_name(1)),
         (f"time a token of {LONG:,} over {SHORT:,}", "{}_us", long_name(LONG), long_name(SHORT)),
     ):
         if above in found and below in found:
@@ -166,18 +184,30 @@ def run(repeats: int, long: bool, folder: str | None) -> int:
     device = CpuDevice()
     rows: list[Row] = []
 
-    def add(name: str, levels: tuple, tokens: int, heads: int, repeats: int) -> None:
-        print(f"{name}: {tokens:,} tokens, {heads} heads", file=sys.stderr, flush=True)
-        attention = longnet.DilatedAttention(*levels)
-        rows.append(measure(device, name, attention, tokens, heads, repeats))
+    def add(repeats: int, *cases: Case) -> None:
+        for case in cases:
+            print(
+                f"{case.name}: {case.tokens:,} tokens, {case.heads} heads",
+                file=sys.stderr,
+                flush=True,
+            )
+        rows.extend(measure(device, cases, repeats))
 
-    for rate in LEVEL_RATES:
+    def level(rate: int) -> Case:
         w = LEVEL_ROWS * rate
-        add(level_name(rate), ((w,), (rate,)), max(w, 8 * LEVEL_ROWS), LEVEL_HEADS, repeats)
-    add("paper", PAPER, SHORT, PAPER_HEADS, min(repeats, 3))
+        attention = longnet.DilatedAttention((w,), (rate,))
+        return Case(level_name(rate), attention, max(w, 8 * LEVEL_ROWS), LEVEL_HEADS)
+
+    add(repeats, *(level(rate) for rate in COMPARED_RATES))
+    for rate in LEVEL_RATES:
+        if rate not in COMPARED_RATES:
+            add(repeats, level(rate))
+    rows.sort(key=lambda row: LEVEL_RATES.index(int(row.name.partition("/")[2])))
+    paper = longnet.DilatedAttention(*PAPER)
+    add(min(repeats, 3), Case("paper", paper, SHORT, PAPER_HEADS))
     if long:
-        add(long_name(SHORT), PAPER, SHORT, LONG_HEADS, repeats)
-        add(long_name(LONG), PAPER, LONG, LONG_HEADS, 1)
+        add(repeats, Case(long_name(SHORT), paper, SHORT, LONG_HEADS))
+        add(1, Case(long_name(LONG), paper, LONG, LONG_HEADS))
 
     facts = header(device.name, device.hardware())
     publish("attention", facts, table(rows), map(asdict, rows), folder)
