@@ -29,3 +29,10 @@ def test_a_kind_ends_where_it_takes_long(monkeypatch):
     monkeypatch.setattr(lengths, "SHORTEST", 32)
     monkeypatch.setitem(lengths.SECONDS, "cpu", 0.0)
     assert [row.tokens for row in lengths.measure("cpu", 64, 1)] == [32, 32, 32]
+
+
+@pytest.mark.parametrize(("name", "found", "least"), [("longest", 2047, 2048), ("repeats", 0, 1)])
+def test_nothing_to_measure(capsys, name, found, least):
+    with pytest.raises(SystemExit):
+        lengths.main([f"--{name}", f"{found}"])
+    assert f"--{name}: found {found}, expected {least} or more" in capsys.readouterr().err

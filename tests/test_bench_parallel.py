@@ -137,6 +137,11 @@ def test_parallel_on_some_ranks(capsys):
     options = partial(parse, parallel, *options)
     (row,), *_ = results(run_threads(2, lambda w: list(parallel.measure_all(w, options("2")))))
     assert (row.ranks, row.tokens, row.efficiency) == (2, 128, None)
+    rows, _ = results(run_threads(2, lambda w: list(parallel.measure_all(w, options("2", "1")))))
+    assert [row.ranks for row in rows] == [1, 2]
+    assert rows[1].efficiency == pytest.approx(
+        rows[1].tokens_per_second / rows[0].tokens_per_second
+    )
     with pytest.raises(SystemExit):
         parallel.run(options("1", "2", "--device", "cpu"))
     assert "--ranks: found [1, 2], expected 1 to 1" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The caches of a sliding window and of the fixed pattern against passes over all rows."""
 
+import re
+
 import numpy as np
 import pytest
 from gradients import back, put
@@ -115,3 +117,13 @@ def test_what_a_cache_held_can_be_restored(rng, name, size):
     with pytest.raises(longnet.ShapeError, match="found 1 sequences, expected 2"):
         other.restore([1], one.state())
     assert other.seen == [60, 43]
+
+
+@pytest.mark.parametrize(("name", "size"), [("sliding", (7,)), ("sparse", (8, 3))])
+@pytest.mark.parametrize("counts", [[3, 1], [-1, 1], [1]])
+def test_counts_that_are_refused(rng, name, size, counts):
+    cache = make(name, size, 2)
+    message = f"found the counts {re.escape(str(counts))}, expected 2 from 0 to 2"
+    with pytest.raises(longnet.ShapeError, match=message):
+        attend(cache, random_rows(rng, 2, 2), counts=counts)
+    assert cache.seen == [0, 0]

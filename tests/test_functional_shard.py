@@ -84,7 +84,8 @@ def test_dropout_is_that_of_one_rank(rng, name, size, sequences):
 @pytest.mark.parametrize(("name", "size"), [("sliding", (9,)), ("fixed", (8, 2))])
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
 def test_half_precision(rng, name, size, dtype):
-    """At most one rounding more than on one rank."""
+    """Errors are those of one rank, but for outputs: of two parts, rounded each. The gradients of
+    values, which depend on no output, are rounded once."""
     whole = arrays(rng, 1, dtype=dtype)
     expected = run(PATTERNS[name], size, [x.astype(np.float32) for x in whole])
     alone = run(PATTERNS[name], size, whole)
@@ -92,7 +93,8 @@ def test_half_precision(rng, name, size, dtype):
     for x, one, y in zip(found, alone, expected, strict=True):
         rounding = np.abs(y.astype(dtype).astype(np.float32) - y).max()
         errors = [np.abs(z.astype(np.float32) - y).max() for z in (x, one)]
-        assert errors[0] <= errors[1] + rounding
+        assert errors[0] <= 1.1 * errors[1]
+    assert max(errors) <= 1.1 * rounding
 
 
 @pytest.mark.parametrize(("name", "size"), [("sliding", (9,)), ("fixed", (8, 2))])
@@ -159,6 +161,7 @@ def test_columns_travel_once_for_each_later_rank(rng):
     ("name", "sizes", "message"),
     [
         ("sliding", [(5,), (6,)], "attention: found .* on rank 1, expected .* as on rank 0"),
+        ("sliding", [(1,), (2,)], "attention: found .* on rank 1, expected .* as on rank 0"),
         ("fixed", [(6, 2), (6, 3)], "columns: found 3 on rank 1, expected 2 as on rank 0"),
         ("fixed", [(6, 2), (7, 2)], "attention: found .* on rank 1, expected .* as on rank 0"),
     ],
@@ -190,12 +193,32 @@ def test_what_is_refused(rng, name, change, message):
         run(PATTERNS[name], SIZES[name][1], arrays(rng, 1, 8), comm=4)
 
 
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({1: (8,)}, "k: 1 dimensions, expected 4"),
+        ({0: (1, 8, 16)}, "q: 3 dimensions, expected 4"),
+        ({1: (1, 8, 3, 16), 2: (1, 8, 3, 16)}, "k: 3 heads, q has 4: not a multiple"),
+        ({1: (1, 9, 2, 16), 2: (1, 9, 2, 16)}, "k: 9 rows, expected 8 as q has"),
+        ({2: (1, 9, 2, 16)}, "v: shape"),
+    ],
+)
+def test_shapes_that_are_refused(rng, name, change, message):
+    inputs = arrays(rng, 1, 8)[:3]
+    for at, shape in change.items():
+        inputs[at] = np.zeros(shape, np.float32)
+    with pytest.raises(longnet.ShapeError, match=message):
+        PATTERNS[name](*(Variable(Tensor(x)) for x in inputs), *SIZES[name][1])
+
+
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
         ("sliding", (0,), "found a window of 0, expected at least 1"),
         ("fixed", (4, 0), "found 0 columns, expected 1 to 4, the block"),
         ("fixed", (4, 5), "found 5 columns, expected 1 to 4, the block"),
+        ("fixed", (0, 1), "segment length 0 and dilation rate 1, expected"),
     ],
 )
 def test_sizes_that_are_refused(rng, name, size, message):
@@ -205,7 +228,7 @@ def test_sizes_that_are_refused(rng, name, size, message):
 
     def call(comm):
         mine = size if comm.rank == 1 else SIZES[name][1]
-        with pytest.raises(longnet.ConfigError, match=f"(rank 1: )?{name}_attention: {message}"):
+        with pytest.raises(longnet.ConfigError, match=message):
             run(PATTERNS[name], mine, arrays(rng, 1, 8), comm=comm)
 
     results(run_threads(2, call))

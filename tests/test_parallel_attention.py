@@ -104,6 +104,19 @@ def test_half_precision(dtype, gradient, causal):
                 assert worst(x, z) <= 2 * own, (seed, name)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("zero_keys", [True, False])
+def test_rows_past_lengths_are_not_looked_at(rng, causal, zero_keys):
+    pattern = replace(LONG, causal=causal, zero_keys=zero_keys)
+    case = make_case(rng, pattern, 330, batch=2, lengths=np.array([303, 120]))
+    clean = case.computed()
+    for x in (case.q, case.k, case.v, case.dout):
+        x[0, 303:] = x[1, 120:] = np.nan
+    computed, _ = sharded(case, (100, 50, 180))
+    for name, x, y in zip(NAMES, computed, clean, strict=True):
+        assert relative_error(x, y) <= 1e-5, name
+
+
 def worst(x, exact):
     return float(np.abs(x.astype(np.float64) - exact).max())
 

@@ -13,8 +13,7 @@ from reference.dilated_attention import Pattern
 
 import longnet
 from longnet import Tensor
-from longnet.parallel import Generated
-from longnet.parallel.segments import FEW
+from longnet.parallel import Generated, segments
 
 CONFIGURATIONS = 30
 # Levels inside a piece of 32 rows, as long as it, and longer, up to all rows; 6 divides nothing.
@@ -73,8 +72,11 @@ def test_random_configurations(device):
             assert max(errors(case, *found, exact)) <= 1e-5, (seed, piece, str(case))
 
 
+@pytest.mark.parametrize("few", [0, segments.FEW])
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_random_configurations_on_ranks(ranks):
+def test_random_configurations_on_ranks(monkeypatch, ranks, few):
+    """What ranks share is read with all rows, and one row at a time."""
+    monkeypatch.setattr(segments, "FEW", few)
     for seed in range(CONFIGURATIONS):
         case = random_case(seed)
         n = case.q.shape[1]
@@ -200,7 +202,7 @@ def test_rows_that_are_made(rng, device, causal):
 def test_dense_level_is_read_with_all_rows(rng):
     case = make_case(rng, Pattern((640,), (2,), causal=False), 640)
     asked = []
-    found = attention(case).stream(case.q, made(case.k, asked), case.v, piece=2 * FEW + 8)
+    found = attention(case).stream(case.q, made(case.k, asked), case.v, piece=2 * segments.FEW + 8)
     assert max(errors(case, *found, expected(case))) <= 1e-5
     assert asked == 2 * [(begin, begin + 40) for begin in range(0, 640, 40)]
 

@@ -22,6 +22,7 @@ def draw(
     y: str,
     ticks: Mapping[float, str] | None = None,
     marks: Mapping[str, Sequence[str]] | None = None,
+    errors: Mapping[str, Sequence[float]] | None = None,
     log_y: bool = False,
     bottom: float | None = None,
     style: Style | None = None,
@@ -40,12 +41,14 @@ def draw(
         Labels of places on the x axis.
     marks : mapping of sequence of str, optional
         By name of the line, what stands beside each of its points.
+    errors : mapping of sequence of float, optional
+        By name of the line, how far a bar reaches up and down from each of its points.
     log_y : bool
     bottom : float, optional
         Where the y axis begins.
     style : function, optional
-        ``style(name, lines)`` gives a line's options, as matplotlib's ``plot`` takes them, among
-        all lines of its panel.
+        ``style(name, lines)`` gives a line's options, as matplotlib's ``errorbar`` takes them,
+        among all lines of its panel.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def draw(
         # Without pyplot: no window system, and no state of the caller's is touched.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
     except ImportError:
         warnings.warn(f"{path}: not drawn: found no matplotlib", stacklevel=2)
         return
@@ -67,15 +70,19 @@ def draw(
         axes.set_title(title, fontsize=10)
         for name, points in lines.items():
             options = {"marker": "o", "markersize": 4} if style is None else style(name, lines)
-            axes.plot(*zip(*points, strict=True), label=name, **options)
+            bars = None if errors is None else errors[name]
+            places, heights = zip(*points, strict=True)
+            axes.errorbar(places, heights, bars, capsize=2, label=name, **options)
             beside = [""] * len(points) if marks is None else marks[name]
             for point, mark in zip(points, beside, strict=True):
                 axes.annotate(mark, point, (4, 4), textcoords="offset points", fontsize=8)
         axes.set_xscale("log", base=2 if ticks else 10)
         if log_y:
+            every = [height for points in lines.values() for _, height in points]
+            decades = max(every) > 10 * min(every)
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(MaxNLocator(6))
-            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades else MaxNLocator(6))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_locator(NullLocator())
         if bottom is not None:
             axes.set_ylim(bottom=bottom)

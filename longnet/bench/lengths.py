@@ -22,7 +22,7 @@ HEADS, HEAD_DIM = 12, 64
 SHORTEST = 2048
 PAPER = (2048, 4096, 8192, 16384, 32768), (1, 2, 4, 6, 12)
 LONGEST = {"cpu": 1 << 18, "cuda": 1 << 22}
-SECONDS = {"cpu": 8.0, "cuda": 4.0}  # no longer length of a kind that takes as long
+SECONDS = {"cpu": 8.0, "cuda": 4.0}  # a kind ends where 4 times its last call is longer
 KINDS = {
     "dense": lambda N: ([N], [1]),
     "the paper's levels": lambda _: PAPER,
@@ -113,8 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     device = options.device
+    longest = LONGEST[device] if options.longest is None else options.longest
+    for name, found, least in ("longest", longest, SHORTEST), ("repeats", options.repeats, 1):
+        if found < least:
+            parser.error(f"--{name}: found {found}, expected {least} or more")
     hardware = CpuDevice().hardware() if device == "cpu" else gpu_hardware()
-    rows = list(measure(device, options.longest or LONGEST[device], options.repeats))
+    rows = list(measure(device, longest, options.repeats))
     facts = report.header(device, hardware)
     report.publish("lengths", facts, table(rows), map(asdict, rows), options.save)
     if options.save is not None:

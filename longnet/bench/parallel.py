@@ -142,7 +142,7 @@ def draw_scaling(path: Path, rows: Sequence[Row]) -> None:
         if row.tokens_per_second:
             lines = panels.setdefault(row.kind, {})
             lines.setdefault(row.scaling, []).append((row.ranks, row.tokens_per_second / 1e3))
-    ticks = {row.ranks: f"{row.ranks}" for row in rows}
+    ticks: dict[float, str] = {row.ranks: f"{row.ranks}" for row in rows}
     speed = "thousand tokens a second, a rank"
     draw(path, panels, x="ranks", y=speed, ticks=ticks, bottom=0)
 
@@ -188,11 +188,6 @@ def run(options: argparse.Namespace) -> int:
         options.refuse("found neither --weak nor --strong, expected at least one of them")
     rows: list[Row] = []
     with Communicator.from_environment(options.device) as world:
-        ranks = options.ranks or sizes(world.size)
-        if not all(1 <= size <= world.size for size in ranks):
-            options.refuse(
-                f"--ranks: found {ranks}, expected 1 to {world.size}, all that there are"
-            )
         try:
             for row in measure_all(world, options):
                 rows.append(row)
@@ -208,7 +203,7 @@ def run(options: argparse.Namespace) -> int:
 
 def measure_all(world: Communicator, options: argparse.Namespace) -> Iterator[Row]:
     """The rows of all kinds and scalings that were asked for."""
-    ranks = options.ranks or sizes(world.size)
+    ranks = sorted(options.ranks or sizes(world.size))  # one rank is what others are compared to
     if not all(1 <= size <= world.size for size in ranks):
         options.refuse(f"--ranks: found {ranks}, expected 1 to {world.size}, all that there are")
     training = partial(TrainingStep, preset=options.preset, recompute=options.recompute)

@@ -8,6 +8,7 @@ from longnet._core import Tensor
 from longnet.attention import DilatedAttention
 from longnet.autograd import Variable, record
 from longnet.communicator import Communicator
+from longnet.errors import ConfigError
 from longnet.functional.buffers import cast_to, zeros
 from longnet.functional.fixed_rows import FixedPattern, FixedRows
 from longnet.functional.shard import Shard
@@ -71,15 +72,21 @@ def fixed_attention(
         Something does not fit; with `comm` on every rank.
     """
     data = q.data, k.data, v.data
-    attention = DilatedAttention([block], [1], **options)
-    fits = 1 <= columns <= block
+
+    def make() -> DilatedAttention:
+        attention = DilatedAttention([block], [1], **options)
+        if not 1 <= columns <= block:
+            raise ConfigError(
+                f"fixed_attention: found {columns} columns, expected 1 to {block}, the block"
+            )
+        return attention
+
     shard = Shard.agreed(
         "fixed_attention",
-        attention,
+        make,
         comm,
         data,
         lambda n: n % block,
-        wrong=None if fits else f"found {columns} columns, expected 1 to {block}, the block",
         lengths=lengths,
         cu_seqlens=cu_seqlens,
         seed=seed,

@@ -160,7 +160,7 @@ class FixedRows:
             dout, q, out = (self._queries(part, x) for x in queries)
             k, v = (self._seen(part, x, own) for x, own in zip(keys, columns, strict=True))
             dq, *others = self._attention(part).backward(
-                dout, q, k, v, out, lse, **self._place(part)
+                dout, q, k, v, out, lse, **self._place(part), dtype="float32"
             )
             self._add_queries(part, gradients[0], dq)
             for x, own, gradient in zip(gradients[1:], sums, others, strict=True):

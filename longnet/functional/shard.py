@@ -11,8 +11,8 @@ import numpy as np
 from longnet._core import Tensor, ops
 from longnet.attention import DilatedAttention
 from longnet.communicator import Communicator
-from longnet.errors import ConfigError
-from longnet.functional.buffers import cast_to, empty
+from longnet.errors import LongNetError
+from longnet.functional.buffers import as_tensor, empty
 from longnet.functional.sequences import Sequences, Span
 from longnet.parallel.agreement import agree_on_pattern
 
@@ -72,12 +72,11 @@ class Shard:
     def agreed(
         cls,
         name: str,
-        attention: DilatedAttention,
+        make: Callable[[], DilatedAttention],
         comm: Communicator | None,
         tensors: Sequence[Tensor],
         reach: Callable[[int], int],
         *,
-        wrong: str | None,
         lengths: np.ndarray | Tensor | None,
         cu_seqlens: np.ndarray | Tensor | None,
         seed: int,
@@ -88,14 +87,12 @@ class Shard:
         ----------
         name : str
             Begins messages.
-        attention : DilatedAttention
-            What is to be the same on all ranks.
+        make : function
+            Returns what is to be the same on all ranks, or raises what does not fit.
         comm, reach
             As above.
         tensors : sequence of Tensor
             q, k and v of this rank's rows.
-        wrong : str or None
-            What else does not fit here.
         lengths, cu_seqlens, seed
             Of the whole sequence.
 
@@ -104,11 +101,20 @@ class Shard:
         TypeError, ShapeError, DTypeError, DeviceError, ConfigError
             Something does not fit, on all ranks and before anything is sent.
         """
+        if comm is None and lengths is None and cu_seqlens is None and _match(*tensors):
+            make()
+            batch, rows = tensors[0].shape[:2]
+            return cls(None, Sequences(batch, rows), (0, rows), reach)
+        wrong: LongNetError | None = None
+        try:
+            attention = make()
+        except LongNetError as error:
+            attention, wrong = DilatedAttention([1], [1]), error
 
         def inputs() -> tuple[Sequence[Tensor], int]:
             if wrong is not None:
-                raise ConfigError(f"{name}: {wrong}")
-            return tensors, tensors[1].shape[1]
+                raise wrong
+            return tensors, tensors[1].shape[1] if tensors[1].ndim > 1 else 0  # refused then
 
         options: dict[str, Any] = {"lengths": lengths, "cu_seqlens": cu_seqlens, "seed": seed}
         found = agree_on_pattern(name, attention, comm, inputs, **options)
@@ -131,7 +137,9 @@ class Shard:
         """
         begin = self.span.begin
         sends = [
-            (peer, x[:, a - begin : e - begin].copy()) for peer, a, e in self.lent for x in tensors
+            (peer, as_tensor(x[:, a - begin : e - begin]))
+            for peer, a, e in self.lent
+            for x in tensors
         ]
         receives = [(peer, _room(x, e - a)) for peer, a, e in self.borrowed for x in tensors]
         if self.comm is not None:
@@ -154,11 +162,11 @@ class Shard:
         return found
 
     def give_back(self, *gradients: Tensor) -> list[Tensor]:
-        """Return the gradients of this rank's rows from every rank's of its rows and its halo:
-        summed in float32, in the order of ranks."""
+        """Return the gradients of this rank's rows from every rank's of its rows and its halo: all
+        float32, summed in the order of ranks."""
         first, begin = self.span.first, self.span.begin
         sends = [
-            (peer, x[:, a - first : e - first].copy())
+            (peer, as_tensor(x[:, a - first : e - first]))
             for peer, a, e in self.borrowed
             for x in gradients
         ]
@@ -167,12 +175,19 @@ class Shard:
             self.comm.exchange(sends, receives)
         found = []
         for i, x in enumerate(gradients):
-            own = x if first == begin else x[:, begin - first :].copy()
-            own = cast_to(own, "float32") if self.lent else own
+            own = as_tensor(x[:, begin - first :])
             for (_, a, _), (_, part) in zip(self.lent, receives[i :: len(gradients)], strict=True):
-                add_rows(own, a - begin, cast_to(part, "float32"))
+                add_rows(own, a - begin, part)
             found.append(own)
         return found
+
+
+def _match(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the shapes go together, so that attention itself says what else does not fit."""
+    if q.ndim != 4 or k.shape != v.shape or k.ndim != 4:
+        return False
+    (B, N, H, D), (Bk, Nk, Hk, Dk) = q.shape, k.shape
+    return (Bk, Nk, Dk) == (B, N, D) and H % max(1, Hk) == 0
 
 
 def _overlap(peer: int, reader: Span, owner: Span) -> Iterator[tuple[int, int, int]]:

@@ -12,7 +12,8 @@ from longnet._core import Tensor, ops
 from longnet.attention import DilatedAttention
 from longnet.autograd import Variable, record
 from longnet.communicator import Communicator
-from longnet.functional.buffers import cast_to, empty, zeros
+from longnet.errors import ConfigError
+from longnet.functional.buffers import as_tensor, cast_to, empty, zeros
 from longnet.functional.sequences import Span
 from longnet.functional.shard import Shard, add_rows, put_rows
 from longnet.kept import keep
@@ -63,18 +64,23 @@ def sliding_attention(
         Something does not fit; with `comm` on every rank.
     """
     data = q.data, k.data, v.data
-    attention = DilatedAttention([max(1, window - 1)], [1], **options)
+
+    def make() -> DilatedAttention:
+        if window < 1:
+            raise ConfigError(f"sliding_attention: found a window of {window}, expected at least 1")
+        return DilatedAttention([window], [1], **options)
+
     shard = Shard.agreed(
         "sliding_attention",
-        attention,
+        make,
         comm,
         data,
         lambda n: min(n, window - 1),
-        wrong=None if window >= 1 else f"found a window of {window}, expected at least 1",
         lengths=lengths,
         cu_seqlens=cu_seqlens,
         seed=seed,
     )
+    attention = DilatedAttention([max(1, window - 1)], [1], **options)
     rows = SlidingRows(attention, window - 1, shard.span, seed)
 
     def forward() -> tuple[Tensor, ...]:
@@ -86,7 +92,7 @@ def sliding_attention(
     def backward(dout: Tensor) -> list[Tensor]:
         keys, values = shard.extend(data[1:], halo)
         dq, *others = rows.backward(dout, data[0], keys, values, out, lse)
-        return [dq, *(cast_to(x, q.dtype) for x in shard.give_back(*others))]
+        return [cast_to(x, q.dtype) for x in (dq, *shard.give_back(*others))]
 
     return record(out, [q, k, v], backward)
 
@@ -134,8 +140,7 @@ class SlidingRows:
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return output and LSE of queries (B, end - begin, H, D) to keys and values
         (B, end - first, Hk, D)."""
-        own = (x if self._skipped == 0 else x[:, self._skipped :].copy() for x in (k, v))
-        out, lse = self._attention.forward(q, *own, **self._own)
+        out, lse = self._attention.forward(q, *self._own_blocks(k, v), **self._own)
         for part in self._parts:
             inputs = self._reversed(part, q), *(self._reversed(part, x, keys=True) for x in (k, v))
             found, found_lse = self._attention.forward(*inputs, **self._before(part))
@@ -145,26 +150,31 @@ class SlidingRows:
     def backward(
         self, dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
     ) -> list[Tensor]:
-        """Return the gradients of q, k and v."""
-        skipped = self._skipped
-        own_k, own_v = (x if skipped == 0 else x[:, skipped:].copy() for x in (k, v))
-        gradients = list(self._attention.backward(dout, q, own_k, own_v, out, lse, **self._own))
+        """Return the gradients of q, k and v, float32: they are sums."""
+        own_k, own_v = self._own_blocks(k, v)
+        found = self._attention.backward(
+            dout, q, own_k, own_v, out, lse, **self._own, dtype="float32"
+        )
+        gradients = list(found)
         for i, x in enumerate((k, v), 1):
-            if skipped:
-                own_gradient, gradients[i] = gradients[i], zeros(x.shape, x)
-                put_rows(gradients[i], skipped, own_gradient)
+            if self._skipped:
+                own_gradient, gradients[i] = gradients[i], zeros(x.shape, x, "float32")
+                put_rows(gradients[i], self._skipped, own_gradient)
         for part in self._parts:
             dout_part, q_part, out_part = (self._reversed(part, x) for x in (dout, q, out))
             k_part, v_part = (self._reversed(part, x, keys=True) for x in (k, v))
             rows = slice(part.begin - self._span.begin, part.end - self._span.begin)
             lse_part = lse[part.items, :, rows][:, :, ::-1].copy()
-            found = self._attention.backward(
-                dout_part, q_part, k_part, v_part, out_part, lse_part, **self._before(part)
-            )
+            inputs = dout_part, q_part, k_part, v_part, out_part, lse_part
+            found = self._attention.backward(*inputs, **self._before(part), dtype="float32")
             first = part.begin - self._block - self._span.first
             for gradient, x, at in zip(gradients, found, (rows.start, first, first), strict=True):
                 add_rows(gradient[part.items], at, _reverse(x))
         return gradients
+
+    def _own_blocks(self, *keys: Tensor) -> list[Tensor]:
+        """The keys that the first call has: of blocks with a query."""
+        return [as_tensor(x[:, self._skipped :]) for x in keys]
 
     def _before(self, part: _Part) -> dict[str, Any]:
         """The options of the second call."""

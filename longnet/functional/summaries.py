@@ -40,9 +40,11 @@ class Summaries:
         tuple of Tensor
             What arrived, for `columns`.
         """
-        sends = [
-            (peer, self._pack(x, i, blocks)) for peer, i, blocks in self._outgoing for x in (k, v)
-        ]
+        packed = {
+            (i, blocks): [self._pack(x, i, blocks) for x in (k, v)]
+            for i, blocks in {found[1:] for found in self._outgoing}  # mostly of several readers
+        }
+        sends = [(peer, x) for peer, i, blocks in self._outgoing for x in packed[i, blocks]]
         return self._exchange(sends, self._incoming, k)
 
     def columns(self, k: Tensor, v: Tensor, arrived: Sequence[Tensor]) -> list[list[Tensor]]:

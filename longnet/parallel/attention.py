@@ -62,7 +62,7 @@ def forward(
     options: dict[str, Any] = {"lengths": lengths, "cu_seqlens": cu_seqlens, "seed": seed}
     plan = plan_call("DilatedAttention.forward", attention, comm, (q, k, v), **options)
     shard = Shard(attention, comm, plan, q.shape[0], q.shape[2], seed)
-    # two parts are rounded and their sum, further ones would be with every sum
+    # a sum of two parts is rounded once, of more it would be with each part
     dtype = "float32" if len(plan.locals) + len(plan.looking) > 2 else q.dtype
     return attend(shard, q, k, v, start_keys(shard, k, v), dtype)
 
@@ -102,6 +102,7 @@ def attend(
         )
         if out is None and local.end - local.begin == L:
             out, lse = _cast(part, dtype), part_lse
+            del part  # the next call needs the room
             continue
         if out is None:
             out, lse = _nothing(q, dtype)
@@ -173,7 +174,10 @@ def backward(
         compact, compact_options = shard.compact_attention(crossing)
         dout_c, q_c, out_c = (shard.gather(crossing, x) for x in (dout, q, out))
         lse_c = shard.gather(crossing, lse)
-        shard.clear(crossing, lse_c, crossing.windows[plan.rank][0], -np.inf)
+        first = crossing.windows[plan.rank][0]
+        shard.clear(crossing, lse_c, first, -np.inf)
+        for x in (dout_c, q_c):  # times a probability of 0, rows past `lengths` may be NaN
+            shard.clear(crossing, x, first)
         lse_c = lse_c.reshape(lse_c.shape[0], 1, lse_c.shape[1])
         inputs = dout_c, q_c, k_c, v_c, out_c, lse_c
         parts = compact.backward(*inputs, dtype="float32", **compact_options)

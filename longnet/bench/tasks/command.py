@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from longnet.bench.tasks.recipes import RECIPES, Recipe, select
-from longnet.bench.tasks.results import Results, draw, table
+from longnet.bench.tasks.results import Results, draw_all, table
 from longnet.bench.tasks.runs import Interrupted, make
 from longnet.errors import ConfigError, LongNetError
 
@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         help="of training of each run, at most; it is scored then as it is (default: the recipe's)",
     )
     parser.add_argument("--steps", type=int, metavar="S", help="updates of each run, at most")
-    parser.add_argument("--examples", type=int, metavar="K", help="to score at each length")
+    parser.add_argument(
+        "--examples", type=int, metavar="K", help="to score at each length, at most"
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -85,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
         print(text, flush=True)
         if options.save:
             (options.results / "tasks.txt").write_text(text + "\n")
-            draw(results.records, options.results)
+            draw_all(results.records, options.results)
     return code
 
 

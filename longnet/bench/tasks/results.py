@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from longnet.bench import report
-from longnet.errors import DataError, LongNetError
+from longnet.bench.figures import Lines, draw
+from longnet.errors import DataError
 
 Record = dict[str, Any]
 FILE = "tasks.jsonl"
@@ -17,6 +18,7 @@ _TRAINED = [
     "run", "parameters", "steps", "tokens", "seconds", "tokens/s", "peak GB", "loss", "97 % after",
 ]  # fmt: skip
 _SCORED = ["run", "tokens", "examples", "score %", "+-", "chance", "shortcut"]
+_SECONDS = 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000  # on an axis
 _ENDS = {
     "steps": "all steps made",
     "minutes": "its minutes were over",
@@ -123,7 +125,7 @@ def _solved_after(record: Record) -> str:
     return f"{seconds[0]:.0f} s" if seconds else "-"
 
 
-def draw(records: Sequence[Record], folder: Path) -> None:
+def draw_all(records: Sequence[Record], folder: Path) -> None:
     """Write tasks_length.png and tasks_learning.png; without matplotlib, a warning.
 
     Raises
@@ -131,66 +133,57 @@ def draw(records: Sequence[Record], folder: Path) -> None:
     LongNetError
         One cannot be written.
     """
-    lengths = {
-        _label(r): [(c["length"], c["score"], c["standard_error"]) for c in r["cells"]]
-        for r in records
-        if len(r["cells"]) > 1
-    }
-    learning = {
-        _label(r): [(look["seconds"], look["accuracy"], 0.0) for look in r["curve"]]
-        for r in records
-        if len(r["curve"]) > 1
-    }
-    marks = {_label(r): r["settings"]["length"] for r in records}
-    _draw(folder / "tasks_length.png", lengths, "tokens of an example", marks)
-    _draw(folder / "tasks_learning.png", learning, "seconds of training", None)
+    scored = {_name(r): r for r in records if len(r["cells"]) > 1}
+    learned = {_name(r): r for r in records if len(r["curve"]) > 1}
+    if scored:
+        _draw_scores(folder / "tasks_length.png", scored)
+    if learned:
+        _draw_learning(folder / "tasks_learning.png", learned)
 
 
-def _label(record: Record) -> str:
+def _draw_scores(path: Path, records: Mapping[str, Record]) -> None:
+    """Score over the length of the examples."""
+    lines, errors = {}, {}
+    for name, record in records.items():
+        lines[name] = [(cell["length"], 100 * cell["score"]) for cell in record["cells"]]
+        errors[name] = [100 * cell["standard_error"] for cell in record["cells"]]
+    lengths = [length for points in lines.values() for length, _ in points]
+    first, last = math.ceil(math.log2(min(lengths))), math.floor(math.log2(max(lengths)))
+
+    def style(name: str, _: Lines) -> dict[str, Any]:
+        """A dot where the training was."""
+        trained = records[name]["settings"]["length"]
+        places = [i for i, (length, _) in enumerate(lines[name]) if length == trained]
+        return {"marker": "o", "markersize": 6, "markevery": places}
+
+    draw(
+        path,
+        {"dots: the length of the training": lines},
+        x="tokens of an example",
+        y="score, %",
+        ticks={1 << k: f"{1 << k:,}" for k in range(first, last + 1)},
+        errors=errors,
+        bottom=0,
+        style=style,
+    )
+
+
+def _draw_learning(path: Path, records: Mapping[str, Record]) -> None:
+    """Score of the held-out examples over the time of the training."""
+    lines = {
+        name: [(look["seconds"], 100 * look["accuracy"]) for look in record["curve"]]
+        for name, record in records.items()
+    }
+    longest = max(seconds for points in lines.values() for seconds, _ in points)
+    draw(
+        path,
+        {"held-out examples, as long as those of the training": lines},
+        x="seconds of training",
+        y="score, %",
+        ticks={n: f"{n}" for n in _SECONDS if n <= longest},
+        bottom=0,
+    )
+
+
+def _name(record: Record) -> str:
     return record["settings"]["name"]
-
-
-def _draw(
-    path: Path,
-    lines: dict[str, list[tuple[float, float, float]]],
-    x: str,
-    marks: dict[str, int] | None,
-) -> None:
-    if not lines:
-        return
-    try:
-        # Without pyplot: no window system, and no state of the caller's is touched.
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import PercentFormatter
-    except ImportError:
-        warnings.warn(f"{path}: not drawn: found no matplotlib", stacklevel=2)
-        return
-    figure = Figure(figsize=(8.2, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, points in lines.items():
-        at, scores, errors = zip(*points, strict=True)
-        drawn = axes.errorbar(at, scores, errors, marker="o", ms=3, lw=1.2, capsize=2, label=name)
-        if marks is not None:  # the length of the training stands out
-            trained = [point for point in points if point[0] == marks[name]]
-            for point in trained:
-                axes.plot(*point[:2], marker="o", ms=8, color=drawn[0].get_color())
-    if marks is not None:
-        every = sorted({point[0] for points in lines.values() for point in points})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(every, [f"{length:,}" for length in every], rotation=45)
-        axes.minorticks_off()
-        axes.set_title("large: the length of the training", fontsize=9)
-    axes.set_ylim(-0.02, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel(x)
-    axes.set_ylabel("score")
-    axes.grid(color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=150)
-    except OSError as error:
-        raise LongNetError(f"{path}: cannot be written: {error.strerror}") from error

@@ -65,12 +65,14 @@ class Cache(ABC):
         Raises
         ------
         ShapeError
-            B is not that of the cache.
+            B is not that of the cache, or `counts` are not B numbers from 0 to n.
         """
         B, n = q.shape[:2]
         if len(self.seen) != B:
             raise ShapeError(f"cache: found a batch of {B}, expected {len(self.seen)}")
         counts = [n] * B if counts is None else counts
+        if len(counts) != B or min(counts) < 0 or max(counts) > n:
+            raise ShapeError(f"cache: found the counts {counts}, expected {B} from 0 to {n}")
         before = self.seen
         # First of all, so that a call that is interrupted shows in it.
         self.seen = [a + count for a, count in zip(before, counts, strict=True)]
