@@ -1,58 +1,28 @@
-"""What has been measured so far: one JSON object a run in a file that only grows."""
+"""What has been measured so far."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from longnet.bench.paper.cells import Cell
-from longnet.errors import DataError
+from longnet.bench.records import Record, Records
 
-Record = dict[str, Any]
 FILE = "paper_runs.jsonl"
 
 
-class Results:
-    """The runs that are done.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the file lies, or will.
-
-    Raises
-    ------
-    DataError
-        A line of the file is none of ours.
-    """
+class Results(Records):
+    """The runs that are done, of a folder's file."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._records: list[Record] = []
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                record["cell"], record["settings"], record["nats"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{self.path}: line {number}: expected a run's record") from error
-            self._records.append(record)
+        super().__init__(folder / FILE, lambda r: (r["cell"], r["settings"], r["nats"]))
 
     def find(self, cell: Cell, settings: Record) -> Record | None:
         """The last record of a run with these settings."""
-        found = [r for r in self._records if (r["cell"], r["settings"]) == (cell.name, settings)]
+        found = [r for r in self.all if (r["cell"], r["settings"]) == (cell.name, settings)]
         return found[-1] if found else None
-
-    def append(self, record: Record) -> None:
-        """Keep one more record, on the disk too."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._records.append(record)
 
 
 def nats(record: Record, thousands: int) -> np.ndarray:

@@ -10,9 +10,8 @@ from typing import Any
 
 from longnet.bench import report
 from longnet.bench.figures import Lines, draw
-from longnet.errors import DataError
+from longnet.bench.records import Record, Records
 
-Record = dict[str, Any]
 FILE = "tasks.jsonl"
 _TRAINED = [
     "run", "parameters", "steps", "tokens", "seconds", "tokens/s", "peak GB", "loss", "97 % after",
@@ -26,54 +25,21 @@ _ENDS = {
 }
 
 
-class Results:
-    """The runs that are done.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the file lies, or will.
-
-    Attributes
-    ----------
-    records : list of Record
-        Of each recipe and device the last one, in the order in which they first came.
-
-    Raises
-    ------
-    DataError
-        A line of the file is none of ours.
-    """
+class Results(Records):
+    """The runs that are done, of a folder's file."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._all: list[Record] = []
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                record["settings"]["name"], record["cells"][0]["score"]
-            except (ValueError, LookupError, TypeError) as error:
-                raise DataError(f"{self.path}: line {number}: expected a run's record") from error
-            self._all.append(record)
+        super().__init__(folder / FILE, lambda r: (r["settings"]["name"], r["cells"][0]["score"]))
 
     @property
     def records(self) -> list[Record]:
         """Of each recipe and device the last one."""
-        return list({(r["settings"]["name"], r["device"]): r for r in self._all}.values())
+        return list({(r["settings"]["name"], r["device"]): r for r in self.all}.values())
 
     def has(self, settings: Record) -> bool:
         """Whether a run with these settings is done."""
         wanted = json.loads(json.dumps(settings))
-        return any(record["settings"] == wanted for record in self._all)
-
-    def append(self, record: Record) -> None:
-        """Keep one more record, on the disk too."""
-        line = json.dumps(record, allow_nan=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(line + "\n")
-        self._all.append(json.loads(line))
+        return any(record["settings"] == wanted for record in self.all)
 
 
 def table(records: Sequence[Record]) -> list[str]:
