@@ -5,6 +5,8 @@ import operator
 import reprlib
 from typing import SupportsFloat, SupportsIndex, cast
 
+from longnet.errors import ConfigError
+
 
 def integer(name: str, value: object) -> int:
     """Return an integer as an int.
@@ -18,6 +20,22 @@ def integer(name: str, value: object) -> int:
         return operator.index(cast(SupportsIndex, value))
     except TypeError:
         raise TypeError(f"{name}: found {_shown(value)}, expected an integer") from None
+
+
+def at_least(name: str, value: object, least: int) -> int:
+    """Return an integer that is not below `least` as an int.
+
+    Raises
+    ------
+    TypeError
+        As `integer` does.
+    ConfigError
+        It is below; the message has `name` and the value.
+    """
+    found = integer(name, value)
+    if found < least:
+        raise ConfigError(f"{name}: {found}, expected {least} or more")
+    return found
 
 
 def number(name: str, value: object) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longnet import _core
-from longnet.arguments import integer
+from longnet.arguments import at_least, integer
 from longnet.attention_stream import StreamedAttention
 from longnet.errors import ConfigError
 
@@ -191,7 +191,7 @@ class DilatedAttention(StreamedAttention):
         ConfigError
             If N or head is negative, head is not below `heads`, or `heads` is needed and not given.
         """
-        N, head = _at_least("N", N, 0), integer("head", head)
+        N, head = at_least("N", N, 0), integer("head", head)
         heads = None if heads is None else integer("heads", heads)
         if head < 0 or (heads is not None and head >= heads):
             expected = "0 or more" if heads is None else f"0 to {heads - 1}"
@@ -228,7 +228,7 @@ class DilatedAttention(StreamedAttention):
         ConfigError
             If N is negative, or there is no head.
         """
-        N, heads = _at_least("N", N, 0), _at_least("heads", heads, 1)
+        N, heads = at_least("N", N, 0), at_least("heads", heads, 1)
         total = 0
         for w, r in zip(self.segment_lengths, self.dilation_rates, strict=True):
             whole, rest = divmod(N, w)
@@ -276,7 +276,7 @@ class DilatedAttention(StreamedAttention):
             If matplotlib is not installed.
         """
         count = self.visible(N, head, heads=heads)
-        _at_least("N", N, 1)
+        at_least("N", N, 1)
         from longnet.attention_plot import draw
 
         return draw(self, count, head, ax)
@@ -293,10 +293,3 @@ def _like(arrays: Sequence[Any], results: tuple[Any, ...]) -> tuple[Any, ...]:
     if all(isinstance(x, np.ndarray) for x in arrays):
         return tuple(x.numpy() for x in results)
     return results
-
-
-def _at_least(name: str, value: object, least: int) -> int:
-    found = integer(name, value)
-    if found < least:
-        raise ConfigError(f"{name}: {found}, expected {least} or more")
-    return found

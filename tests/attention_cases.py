@@ -71,6 +71,23 @@ class Case:
         return found
 
 
+def op_arguments(case: Case) -> dict:
+    """What the ops are told of a case's pattern."""
+    pattern = case.pattern
+    return {
+        "segment_lengths": pattern.segment_lengths,
+        "dilation_rates": pattern.dilation_rates,
+        "offsets": ["interleaved", "grouped"].index(pattern.offsets),
+        "causal": pattern.causal,
+        "detached": pattern.gradient == "detached",
+        "zero_keys": pattern.zero_keys,
+        "deterministic": False,
+        "scale": case.q.shape[-1] ** -0.5 if pattern.scale is None else pattern.scale,
+        "dropout": pattern.dropout,
+        "seed": case.options.get("seed", 0),
+    }
+
+
 def largest(x: np.ndarray) -> float:
     return float(np.abs(x).max(initial=0.0))
 

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attention_cases import NAMES, Case, random_case, random_cuts, relative_error
+from attention_cases import (
+    NAMES,
+    Case,
+    op_arguments,
+    random_case,
+    random_cuts,
+    relative_error,
+)
 from reference import dilated_attention as reference
 from reference.dilated_attention import Pattern
 
@@ -33,7 +40,7 @@ def cast(case, dtype):
 
 def arguments(case):
     """What an op is told beside its tensors."""
-    pattern, options = case.pattern, dict(case.options)
+    options = dict(case.options)
     row, level = options.pop("dropout_origin", (0, 0))
     rows = {
         name: Tensor(np.asarray(options.pop(name), np.int64)).to("cuda")
@@ -41,20 +48,11 @@ def arguments(case):
         if name in options
     }
     return {
-        "segment_lengths": pattern.segment_lengths,
-        "dilation_rates": pattern.dilation_rates,
-        "offsets": ["interleaved", "grouped"].index(pattern.offsets),
-        "causal": pattern.causal,
-        "detached": pattern.gradient == "detached",
-        "zero_keys": pattern.zero_keys,
-        "deterministic": False,
-        "scale": case.q.shape[-1] ** -0.5 if pattern.scale is None else pattern.scale,
-        "dropout": pattern.dropout,
-        "seed": options.pop("seed", 0),
         "first_row": row,
         "first_level": level,
         **rows,
         **options,
+        **op_arguments(case),
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
-from attention_cases import NAMES, Case, random_case, random_cuts
+from attention_cases import NAMES, Case, op_arguments, random_case, random_cuts
 from ops import Call, poison
 from reference.dilated_attention import Pattern
 
@@ -37,22 +37,11 @@ def make_case(rng, pattern, n, heads, kv_heads, dim, **options):
 
 def gradients(case: Case, dtype: type) -> tuple[np.ndarray, ...]:
     """dq, dk and dv of a dtype, written over NaN."""
-    pattern, options = case.pattern, dict(case.options)
+    options = dict(case.options)
     out, lse = case.computed()[:2]
     inputs = {"dout": case.dout, "q": case.q, "k": case.k, "v": case.v, "out": out, "lse": lse}
     outputs = [poison(*x.shape, dtype=dtype) for x in (case.q, case.k, case.v)]
-    options |= {
-        "segment_lengths": pattern.segment_lengths,
-        "dilation_rates": pattern.dilation_rates,
-        "offsets": ["interleaved", "grouped"].index(pattern.offsets),
-        "causal": pattern.causal,
-        "detached": pattern.gradient == "detached",
-        "zero_keys": pattern.zero_keys,
-        "deterministic": False,
-        "scale": case.q.shape[-1] ** -0.5 if pattern.scale is None else pattern.scale,
-        "dropout": pattern.dropout,
-        "seed": options.get("seed", 0),
-    }
+    options |= op_arguments(case)
     named = dict(zip(NAMES[2:], outputs, strict=True))
     return Call("dilated_attention_backward", named, inputs | options)()
 
