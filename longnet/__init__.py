@@ -2,7 +2,10 @@
 
 from importlib import import_module
 
-from longnet import errors
+from longnet import blas, errors
+
+blas.sleep_after_products()  # before NumPy is imported
+
 from longnet._core import (
     Event,
     Stream,

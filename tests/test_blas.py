@@ -1,5 +1,8 @@
 """The threads of NumPy's BLAS."""
 
+import os
+import textwrap
+
 import numpy as np
 import pytest
 
@@ -30,6 +33,38 @@ def test_numpys_own_wheels_are_known(python):
         pytest.skip("another BLAS")
     code = "import numpy; from longnet import blas; print(blas.num_threads())"
     assert python("-c", code, OPENBLAS_NUM_THREADS="1").stdout.strip() == "1"
+
+
+@pytest.fixture
+def spun(python):
+    """Milliseconds of a processor that an idle process takes after a product."""
+    if "openblas" not in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]:
+        pytest.skip("another BLAS")
+    if os.cpu_count() == 1:
+        pytest.skip("one processor: no other threads")
+
+    def run(imports: str, **environment: str) -> float:
+        code = f"""
+            {imports}
+            from time import process_time, sleep
+            x = numpy.ones((1024, 1024), numpy.float32)
+            x @ x
+            begin = process_time()
+            sleep(0.1)
+            print(1e3 * (process_time() - begin))"""
+        done = python("-c", textwrap.dedent(code), **environment)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout)
+
+    return run
+
+
+def test_threads_do_not_spin_after_a_product_unless_the_user_says_so(spun, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    if spun("import longnet, numpy", OPENBLAS_THREAD_TIMEOUT="30") < 50:
+        pytest.skip("the threads of this OpenBLAS never spin")
+    assert spun("import longnet, numpy") < 20
+    assert spun("import numpy, longnet") > 50  # it reads its settings once
 
 
 @pytest.mark.parametrize("maps", [None, "7f00-7f01 r-xp 0 0:0 0 /nowhere/libopenblas.so.0\n"])

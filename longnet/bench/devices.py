@@ -12,8 +12,8 @@ import numpy as np
 import longnet
 from longnet import _core
 
-# NumPy's BLAS threads spin for some 30 ms after a product and would share the processors.
-BLAS_REST_SECONDS = 0.06
+# NumPy's BLAS threads may spin for a while after a product, and would share the processors.
+REST_SECONDS, MOST_RESTS = 0.02, 50
 
 
 @dataclass
@@ -71,8 +71,17 @@ class CpuDevice:
         begin = time.perf_counter()
         np.matmul(a, b, out=out)
         seconds = time.perf_counter() - begin
-        time.sleep(BLAS_REST_SECONDS)
+        _rest()
         return seconds
+
+
+def _rest() -> None:
+    """Waits until no thread of this process is busy, a second at most."""
+    for _ in range(MOST_RESTS):
+        begin = time.process_time()
+        time.sleep(REST_SECONDS)
+        if time.process_time() - begin < REST_SECONDS / 10:
+            return
 
 
 def processor() -> str:
