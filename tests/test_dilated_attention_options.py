@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from attention_cases import NAMES, Case, relative_error
+from attention_cases import NAMES, Case, op_arguments, relative_error
+from ops import Call, poison
 from reference.dilated_attention import Pattern
 
 longnet = pytest.importorskip("longnet")
@@ -143,6 +144,29 @@ def test_uncovered_rows(rng):
     assert np.isneginf(lse[:, 1, ::2]).all()
     assert not any(x[:, ::2, 1].any() for x in (out, dq, dk, dv))
     assert all(np.isfinite(x).all() for x in (dq, dk, dv))
+
+
+def over_nan(case):
+    """Out, lse, dq, dk and dv by the ops, written over NaN."""
+    options = case.options | op_arguments(case)
+    inputs = {"q": case.q, "k": case.k, "v": case.v}
+    batch, queries, heads, _ = case.q.shape
+    outputs = {"out": poison(*case.q.shape), "lse": poison(batch, heads, queries)}
+    out, lse = Call("dilated_attention", outputs, inputs | options)()
+    outputs = {"d" + name: poison(*x.shape) for name, x in inputs.items()}
+    inputs = {"dout": case.dout, **inputs, "out": out, "lse": lse}
+    return out, lse, *Call("dilated_attention_backward", outputs, inputs | options)()
+
+
+@pytest.mark.parametrize("cut", [(0, 203), (37, 150)])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(70, 70, 16), (130, 65, 16), (5, 5, 24)])
+@pytest.mark.parametrize("pattern", [Pattern((40, 90), (5, 9)), Pattern((400,), (300,))])
+def test_every_uncovered_row_is_written(rng, pattern, heads, kv_heads, dim, cut):
+    """More heads than a word has bits, rows that share cache lines, rows that no query sees."""
+    case = make_case(rng, pattern, 203, heads, kv_heads, dim, batch=2)
+    found = over_nan(case.of_queries(*cut))
+    errors = case.of_queries(*cut).errors(found, case.expected_of_queries(*cut))
+    assert max(errors.values()) < 1e-5, errors
 
 
 def test_read_only_inputs(rng):

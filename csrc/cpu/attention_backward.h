@@ -22,8 +22,9 @@ static struct strided_rows gradient_rows_of(const struct backward_unit *unit,
 /* Whether an earlier strip has begun the sums of a row that the heads [head, end) add to. */
 static bool row_begun(const struct backward_unit *unit, int64_t row, int64_t head, int64_t end) {
     const struct attention_pattern *pattern = &unit->job->pattern;
-    struct attention_row at = {.sequence = unit->sequence};
+    struct attention_row at;
     if (unit->strip->level == 0 && head == unit->head) return false;
+    at.sequence = unit->sequence;
     attention_row_set(&at, pattern, row);
     return attention_row_covers(&at, pattern, unit->strip->level, head, end) ||
            attention_row_covers(&at, pattern, unit->strip->level + 1, head, unit->head);
@@ -98,7 +99,7 @@ static float delta_at(const struct backward_unit *unit, int64_t at, float lse) {
     return weight == 0 ? 0 : job->delta[at] / weight; /* all of the level's P are 0 */
 }
 
-/* delta = rowsum(dO * O) of the queries, whose dO is packed. */
+/* delta = rowsum(dO * O) of the tile's queries, whose dO is packed. */
 static void sum_deltas(const struct backward_unit *unit, int64_t query, int64_t count) {
     int64_t stride = unit->stride, at = statistic_of(unit) + query * unit->strip->step;
     struct strided_rows out = query_rows(unit->job->args->out, unit->strip, unit->head);
@@ -106,46 +107,39 @@ static void sum_deltas(const struct backward_unit *unit, int64_t query, int64_t 
         vec sum = {0};
         pack_rows(unit->rows, stride, out, query + i, 1, 1);
         for (int64_t d = 0; d < stride; d += VLEN)
-            sum += vec_load(unit->rows + d) * vec_load(unit->dout + i * stride + d);
+            sum += vec_load(unit->rows + d) * vec_load(unit->tile.dout + i * stride + d);
         unit->job->delta[at] = vec_sum(sum);
     }
 }
 
-/* Queries [query, query + count); `first`: they meet their first keys on this level. */
-static void begin_queries(struct backward_unit *unit, int64_t query, int64_t count, bool first) {
+/* Packs the tile's queries [query, query + count) when they meet the first keys of the pair. */
+static void begin_queries(struct backward_unit *unit, int64_t query, int64_t count) {
     const struct backward *job = unit->job;
+    const struct backward_queries *tile = &unit->tile;
     const float *lse = job->args->lse->data;
     int64_t stride = unit->stride, padded = round_up(count, BLOCK), at = statistic_of(unit);
-    pack_rows(unit->q, stride, query_rows(job->args->q, unit->strip, unit->head), query, count,
+    pack_rows(tile->q, stride, query_rows(job->args->q, unit->strip, unit->head), query, count,
               (float)job->pattern.dilation->scale * LOG2E);
-    pack_rows(unit->dout, stride, query_rows(job->args->dout, unit->strip, unit->head), query,
+    pack_rows(tile->dout, stride, query_rows(job->args->dout, unit->strip, unit->head), query,
               count, 1);
-    if (first && !job->pattern.dilation->detached) sum_deltas(unit, query, count);
-    pad_rows(unit->q, stride, count, padded);
-    pad_rows(unit->dout, stride, count, padded);
+    if (unit->first_queries && !job->pattern.dilation->detached) sum_deltas(unit, query, count);
+    pad_rows(tile->q, stride, count, padded);
+    pad_rows(tile->dout, stride, count, padded);
     at += query * unit->strip->step;
     for (int64_t i = 0; i < padded; i++, at += unit->strip->step) {
         bool sees = i < count && lse[at] != -INFINITY;
-        unit->lse[i] = sees ? lse[at] * LOG2E : INFINITY;
-        unit->delta[i] = sees && job->pass == GRADIENT_PASS ? delta_at(unit, at, unit->lse[i]) : 0;
+        tile->lse[i] = sees ? lse[at] * LOG2E : INFINITY;
+        tile->delta[i] = sees && job->pass == GRADIENT_PASS ? delta_at(unit, at, tile->lse[i]) : 0;
     }
-    if (job->pass == GRADIENT_PASS)
-        memset(unit->dq, 0, (size_t)(padded * stride) * sizeof(float));
-    else
-        memset(unit->sums, 0, 2 * QUERY_TILE * VLEN * sizeof(float));
+    memset(tile->dq, 0, (size_t)(padded * stride) * sizeof(float));
 }
 
-static void end_queries(struct backward_unit *unit, int64_t query, int64_t count, bool first) {
-    const struct backward *job = unit->job;
-    if (job->pass == GRADIENT_PASS) {
-        add_rows(unit, job->dq, 1, query, count, unit->dq, (float)job->pattern.dilation->scale,
-                 first);
-        return;
-    }
+/* The row sums of the tile's queries, added to those of the level. */
+static void end_sums(struct backward_unit *unit, int64_t query, int64_t count) {
     int64_t at = statistic_of(unit) + query * unit->strip->step;
     for (int64_t i = 0; i < count; i++, at += unit->strip->step) {
-        job->delta[at] += vec_sum(vec_load(unit->sums + i * VLEN));
-        job->weight[at] += vec_sum(vec_load(unit->sums + (QUERY_TILE + i) * VLEN));
+        unit->job->delta[at] += vec_sum(vec_load(unit->sums + i * VLEN));
+        unit->job->weight[at] += vec_sum(vec_load(unit->sums + (QUERY_TILE + i) * VLEN));
     }
 }
 
@@ -172,10 +166,10 @@ static void show_panel(struct backward_unit *unit, struct backward_tile *tile, b
         sum_rows_of(vecs, unit, tile);
         return;
     }
-    struct backward_sum dv = {unit->dvt + offset, unit->dout + from * unit->stride,
+    struct backward_sum dv = {unit->dvt + offset, unit->tile.dout + from * unit->stride,
                               tile->kept + from * LANES, tile->queries - from};
-    struct backward_sum dk = {unit->dkt + offset, unit->q + from * unit->stride, p + from * LANES,
-                              tile->queries - from};
+    struct backward_sum dk = {unit->dkt + offset, unit->tile.q + from * unit->stride,
+                              p + from * LANES, tile->queries - from};
     if (plain) {
         add_transposed_of(vecs, unit, &dv);
         score_gradients_of(vecs, unit, tile);
@@ -194,7 +188,7 @@ static void show_tile(struct backward_unit *unit, int64_t query, int64_t queries
     bool causal = unit->job->pattern.dilation->causal;
     int64_t vecs = unit->stride / VLEN, rows = round_up(queries, BLOCK) * unit->stride;
     bool plain = !causal || key + keys - 1 <= query ||
-                 (all_finite(unit->q, rows) && all_finite(unit->dout, rows) &&
+                 (all_finite(unit->tile.q, rows) && all_finite(unit->tile.dout, rows) &&
                   all_finite(unit->k, keys * unit->stride));
     struct backward_tile tile = {.first_query = query, .queries = queries};
     for (int64_t group = 0; group < keys; group += GROUP_PANELS * LANES) {
@@ -221,35 +215,46 @@ static void show_tile(struct backward_unit *unit, int64_t query, int64_t queries
     }
 }
 
+/* Sets the tile to the queries that begin `row` rows into the pair's. */
+static void turn_to_queries(struct backward_unit *unit, int64_t row) {
+    const struct backward_queries *block = &unit->block;
+    int64_t at = row * unit->stride;
+    unit->tile = (struct backward_queries){block->q + at, block->dout + at, block->dq + at,
+                                           block->lse + row, block->delta + row};
+}
+
 /* Keys [key, key_end) of the strip against queries [query, query_end). */
 static void show_block(struct backward_unit *unit, int64_t key, int64_t key_end, int64_t query,
                        int64_t query_end) {
     const struct backward *job = unit->job;
-    bool causal = job->pattern.dilation->causal;
-    int64_t group = job->pattern.heads / job->pattern.kv_heads;
+    bool causal = job->pattern.dilation->causal, sums = job->pass == DELTA_PASS;
     struct ahead *ahead = unit->ahead;
     ahead->rows[0] = query_rows(job->args->q, unit->strip, unit->head);
     ahead->rows[1] = query_rows(job->args->dout, unit->strip, unit->head);
-    ahead->rows[2] = gradient_rows_of(unit, job->dq, unit->head - job->first_kv_head * group);
-    ahead->rows[3] = query_rows(job->args->out, unit->strip, unit->head);
-    for (bool first = unit->first_queries; key < key_end; key += job->key_tile, first = false) {
+    ahead->rows[2] = query_rows(job->args->out, unit->strip, unit->head);
+    for (int64_t begin = key; key < key_end; key += job->key_tile) {
         int64_t keys = min_int(job->key_tile, key_end - key);
         int64_t from = causal ? max_int(0, key - query) / QUERY_TILE * QUERY_TILE : 0;
         begin_keys(unit, key, keys);
         for (int64_t q = query + from; q < query_end; q += QUERY_TILE) {
             int64_t queries = min_int(QUERY_TILE, query_end - q);
             int64_t looks = ceil_div(keys, LANES) * ceil_div(queries, BLOCK);
-            for (int i = 0; i < (first ? 4 : 3); i++) {
+            for (int i = 0; key == begin && i < (unit->first_queries ? 3 : 2); i++) {
                 ahead->next[i] = q + QUERY_TILE;
                 ahead->end[i] = min_int(q + 2 * QUERY_TILE, query_end);
                 ahead->pace[i] = ceil_div(QUERY_TILE, looks);
             }
-            begin_queries(unit, q, queries, first);
+            turn_to_queries(unit, q - query);
+            if (key == begin) begin_queries(unit, q, queries);
+            if (sums) memset(unit->sums, 0, 2 * QUERY_TILE * VLEN * sizeof(float));
             show_tile(unit, q, queries, key, keys);
-            end_queries(unit, q, queries, first);
+            if (sums) end_sums(unit, q, queries);
         }
-        if (job->pass == GRADIENT_PASS) end_keys(unit, key, keys);
+        if (!sums) end_keys(unit, key, keys);
     }
+    if (!sums)
+        add_rows(unit, job->dq, 1, query, query_end - query, unit->block.dq,
+                 (float)job->pattern.dilation->scale, unit->first_queries);
 }
 
 #endif

@@ -16,7 +16,6 @@ enum {
     MAX_KEY_TILE = 384,
     KEY_TILE_FLOATS = 24 << 10, /* of K in a tile: five times as much in the L2 cache */
     GROUP_PANELS = 96 / LANES,  /* panels whose dS meet K together */
-    BACKWARD_ZEROS = 2048,      /* bytes for uncovered rows before each block of P and of dS */
 };
 
 /* Float32 rows that gradients are added to: row n, head h at data + n * step + h * D, counted from
@@ -38,10 +37,16 @@ struct backward {
     int64_t first_row, first_query, first_kv_head; /* of the part that is being worked on */
     float *delta;  /* (B, H, Nq) rowsum(dO * O); detached: rowsum(dO * sum of P V) of the level, */
     float *weight; /* (B, H, Nq) and the sum of P */
-    int64_t key_tile;
+    int64_t key_tile, block_rows; /* block_rows: the most queries of a pair of blocks */
     int workers;
     float *scratch; /* (workers, scratch_floats) */
     int64_t scratch_floats;
+};
+
+/* Rows of queries, packed. */
+struct backward_queries {
+    float *q, *dout, *dq; /* (rows, stride) */
+    float *lse, *delta;   /* (rows,); lse as a power of 2 */
 };
 
 /* One thread's memory, and the strip on one head that it works on. */
@@ -54,12 +59,12 @@ struct backward_unit {
     int64_t stride;                 /* between rows: D, rounded up to whole vectors */
     float *k;                       /* (key_tile, stride) */
     float *kt, *vt, *dkt, *dvt;     /* (panels, D, LANES) */
-    float *q, *dout, *dq;           /* (QUERY_TILE, stride) */
-    float *lse, *delta;             /* (QUERY_TILE,); lse as a power of 2 */
+    struct backward_queries block;  /* (block_rows, ...) of all queries of the pair, */
+    struct backward_queries tile;   /* (QUERY_TILE, ...) and of the tile in turn */
     float *p, *kept, *factors;      /* (GROUP_PANELS, QUERY_TILE, LANES) */
     float *sums;                    /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
     float *rows;                    /* (LANES, stride) */
-    struct ahead *ahead;            /* for q, dout and dq */
+    struct ahead *ahead;            /* for q, dout and out */
     struct uncovered_place *place;  /* in dq, dk and dv */
 };
 
@@ -73,11 +78,11 @@ static int64_t backward_lay_out(struct backward_unit *unit, struct backward *job
     unit->vt = carve(base, &used, keys * width);
     unit->dkt = carve(base, &used, keys * width);
     unit->dvt = carve(base, &used, keys * width);
-    unit->q = carve(base, &used, QUERY_TILE * stride);
-    unit->dout = carve(base, &used, QUERY_TILE * stride);
-    unit->dq = carve(base, &used, QUERY_TILE * stride);
-    unit->lse = carve(base, &used, QUERY_TILE);
-    unit->delta = carve(base, &used, QUERY_TILE);
+    unit->block.q = carve(base, &used, job->block_rows * stride);
+    unit->block.dout = carve(base, &used, job->block_rows * stride);
+    unit->block.dq = carve(base, &used, job->block_rows * stride);
+    unit->block.lse = carve(base, &used, job->block_rows);
+    unit->block.delta = carve(base, &used, job->block_rows);
     unit->p = carve(base, &used, GROUP_PANELS * panel);
     unit->kept = carve(base, &used, panel);
     unit->factors = carve(base, &used, panel);
@@ -119,11 +124,12 @@ ALWAYS_INLINE void probabilities(int vecs, const struct backward_unit *unit,
     for (int64_t q = tile->from[tile->slot]; q < tile->queries; q += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
         look_ahead(unit->ahead);
-        uncovered_go_on(&unit->job->uncovered, unit->place, BACKWARD_ZEROS);
+        struct lines bare = uncovered_lines(&unit->job->uncovered, unit->place, lines_in(width));
         clear_block(acc, vecs);
-        multiply_add(acc, vecs, unit->q + q * stride, stride, 1, kt, LANES, width);
+        multiply_add_clearing(acc, vecs, unit->tile.q + q * stride, stride, 1, kt, LANES, width,
+                              bare);
         FOR_BLOCK(i, j, vecs) {
-            acc[i][j] = vec_exp2(acc[i][j] - unit->lse[q + i]);
+            acc[i][j] = vec_exp2(acc[i][j] - unit->tile.lse[q + i]);
         }
         if (tile->masked) {
             FOR_BLOCK(i, j, vecs) {
@@ -144,16 +150,18 @@ ALWAYS_INLINE void score_gradients(int vecs, const struct backward_unit *unit,
     float *p = unit->p + tile->slot * QUERY_TILE * LANES;
     for (int64_t q = tile->from[tile->slot]; q < tile->queries; q += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
-        uncovered_go_on(&unit->job->uncovered, unit->place, BACKWARD_ZEROS);
+        struct lines bare = uncovered_lines(&unit->job->uncovered, unit->place, lines_in(width));
         clear_block(acc, vecs);
-        multiply_add(acc, vecs, unit->dout + q * stride, stride, 1, vt, LANES, width);
+        multiply_add_clearing(acc, vecs, unit->tile.dout + q * stride, stride, 1, vt, LANES, width,
+                              bare);
         if (dropout) {
             FOR_BLOCK(i, j, vecs) {
                 acc[i][j] *= vec_load(unit->factors + (q + i) * LANES + j * VLEN);
             }
         }
         FOR_BLOCK(i, j, vecs) {
-            acc[i][j] = vec_load(p + (q + i) * LANES + j * VLEN) * (acc[i][j] - unit->delta[q + i]);
+            acc[i][j] =
+                vec_load(p + (q + i) * LANES + j * VLEN) * (acc[i][j] - unit->tile.delta[q + i]);
         }
         if (tile->masked) {
             FOR_BLOCK(i, j, vecs) {
@@ -174,7 +182,7 @@ ALWAYS_INLINE void sum_rows(int vecs, const struct backward_unit *unit,
     for (int64_t q = tile->from[tile->slot]; q < tile->queries; q += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
         clear_block(acc, vecs);
-        multiply_add(acc, vecs, unit->dout + q * stride, stride, 1, vt, LANES, width);
+        multiply_add(acc, vecs, unit->tile.dout + q * stride, stride, 1, vt, LANES, width);
         for (int i = 0; i < BLOCK; i++) {
             float *sums = unit->sums + (q + i) * VLEN;
             vec product = vec_load(sums), sum = vec_load(sums + QUERY_TILE * VLEN);
@@ -219,7 +227,7 @@ ALWAYS_INLINE void add_queries(int vecs, const struct backward_unit *unit,
     const struct backward_tile *tile = columns->tile;
     int64_t stride = unit->stride;
     const float *k = unit->k + columns->first_panel * LANES * stride + columns->column * VLEN;
-    float *dq = unit->dq + columns->column * VLEN;
+    float *dq = unit->tile.dq + columns->column * VLEN;
     for (int64_t q = tile->from[0]; q < tile->queries; q += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
         clear_block(acc, vecs);
@@ -254,7 +262,7 @@ static void add_queries_seen(const struct backward_unit *unit, const struct back
         int64_t last = last_lane(unit, tile, q);
         for (int64_t lane = 0; lane <= last; lane++)
             for (int64_t d = 0; d < stride; d++)
-                unit->dq[q * stride + d] += ds[lane] * k[lane * stride + d];
+                unit->tile.dq[q * stride + d] += ds[lane] * k[lane * stride + d];
     }
 }
 

@@ -18,7 +18,6 @@ enum {
     KEY_TILE = 96,
     MAX_GROUP = 960 / LANES, /* query tiles that share a packed key tile */
     GROUP_FLOATS = 80 << 10, /* about so many in their Q^T, so that it stays in the L2 cache */
-    FORWARD_ZEROS = 2048,    /* bytes for uncovered rows before each block of scores */
 };
 
 struct forward {
@@ -95,9 +94,10 @@ ALWAYS_INLINE void scores(int vecs, const struct forward_unit *unit,
     for (int64_t key = 0; key < tile->keys; key += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
         look_ahead(unit->ahead);
-        uncovered_go_on(&unit->job->uncovered, unit->place, FORWARD_ZEROS);
+        struct lines bare = uncovered_lines(&unit->job->uncovered, unit->place, lines_in(width));
         clear_block(acc, vecs);
-        multiply_add(acc, vecs, unit->k + key * width, width, 1, tile->q, LANES, width);
+        multiply_add_clearing(acc, vecs, unit->k + key * width, width, 1, tile->q, LANES, width,
+                              bare);
         if (tile->masked) {
             int32_t seen_from = (int32_t)(tile->first_key + key - tile->first_query);
             FOR_BLOCK(i, j, vecs) {

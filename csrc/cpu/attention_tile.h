@@ -121,17 +121,46 @@ static inline void transpose(float *restrict out, int64_t out_stride, const floa
     }
 }
 
+/* acc += a (BLOCK numbers a_row apart) times b (a vector or more) */
+ALWAYS_INLINE void multiply_add_row(vec acc[BLOCK][MAX_VECS], int vecs, const float *a,
+                                    int64_t a_row, const float *b) {
+    vec row[MAX_VECS];
+    UNROLLED for (int j = 0; j < vecs; j++) row[j] = vec_load(b + j * VLEN);
+    UNROLLED for (int i = 0; i < BLOCK; i++) {
+        vec x = vec_set(a[i * a_row]);
+        UNROLLED for (int j = 0; j < vecs; j++) acc[i][j] += x * row[j];
+    }
+}
+
 /* acc += a (BLOCK rows a_row apart, columns a_step apart) times b (depth rows b_step apart). */
 ALWAYS_INLINE void multiply_add(vec acc[BLOCK][MAX_VECS], int vecs, const float *a, int64_t a_row,
                                 int64_t a_step, const float *b, int64_t b_step, int64_t depth) {
-    for (int64_t k = 0; k < depth; k++, a += a_step, b += b_step) {
-        vec row[MAX_VECS];
-        UNROLLED for (int j = 0; j < vecs; j++) row[j] = vec_load(b + j * VLEN);
-        UNROLLED for (int i = 0; i < BLOCK; i++) {
-            vec x = vec_set(a[i * a_row]);
-            UNROLLED for (int j = 0; j < vecs; j++) acc[i][j] += x * row[j];
-        }
+    for (int64_t k = 0; k < depth; k++, a += a_step, b += b_step)
+        multiply_add_row(acc, vecs, a, a_row, b);
+}
+
+/* Cache lines of one run of memory. */
+struct lines {
+    char *begin;
+    int64_t count;
+};
+
+/* How many lines multiply_add_clearing() may clear. */
+static inline int64_t lines_in(int64_t depth) {
+    return depth / 2;
+}
+
+/* The same, clearing lines meanwhile: one by one, as the loads after a burst of stores wait until
+ * memory has taken them. */
+ALWAYS_INLINE void multiply_add_clearing(vec acc[BLOCK][MAX_VECS], int vecs, const float *a,
+                                         int64_t a_row, int64_t a_step, const float *b,
+                                         int64_t b_step, int64_t depth, struct lines lines) {
+    for (int64_t line = 0; line < lines.count; line++, a += 2 * a_step, b += 2 * b_step) {
+        stream_zero_line(lines.begin + line * LINE);
+        multiply_add_row(acc, vecs, a, a_row, b);
+        multiply_add_row(acc, vecs, a + a_step, a_row, b + b_step);
     }
+    multiply_add(acc, vecs, a, a_row, a_step, b, b_step, depth - 2 * lines.count);
 }
 
 ALWAYS_INLINE void clear_block(vec acc[BLOCK][MAX_VECS], int vecs) {

@@ -16,6 +16,7 @@ enum {
     MAX_BLOCK = 2304, /* rows of a block: a pair ends within a tenth of a second or so */
     MIN_BLOCK = 192,
     WANTED_UNITS = 16,   /* blocks become smaller to have as many pairs at once */
+    LINES_A_WAIT = 32,   /* that a thread clears before it looks again */
     ROWS_PER_CHUNK = 64, /* of the pass that stores */
     MIN_WAVE_FLOATS = 4 << 20,
 };
@@ -83,7 +84,8 @@ static bool wait_for(const struct backward_step *step, int64_t unit, int64_t ste
                      struct uncovered_place *place) {
     while (atomic_load_explicit(&step->done[unit], memory_order_acquire) < steps) {
         if (lnet_parallel_ends()) return false;
-        uncovered_go_on(&step->job->uncovered, place, BACKWARD_ZEROS);
+        struct lines bare = uncovered_lines(&step->job->uncovered, place, LINES_A_WAIT);
+        stream_zeros(bare.begin, bare.count * LINE);
         sched_yield();
     }
     return true;
@@ -147,6 +149,16 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
     return LNET_OK;
 }
 
+/* The most queries that a strip of the level may have. */
+static int64_t most_queries(const struct attention_pattern *pattern, int64_t level,
+                            int64_t longest) {
+    const struct lnet_dilation *dilation = pattern->dilation;
+    int64_t w = min_int(dilation->segment_lengths.items[level], longest);
+    int64_t r = dilation->dilation_rates.items[level];
+    int64_t rows = max_int(1, ceil_div(w, r));
+    return min_int(rows, ceil_div(pattern->queries, r) + 3); /* 3 before the first */
+}
+
 /* Every pair of the level, in the job's pass. */
 static lnet_status show_level(struct backward_step *step) {
     lnet_status status = LNET_OK;
@@ -163,8 +175,7 @@ static lnet_status show_level(struct backward_step *step) {
     }
     int64_t w = min_int(dilation->segment_lengths.items[step->level], longest);
     int64_t rows = max_int(1, ceil_div(w, dilation->dilation_rates.items[step->level]));
-    int64_t rate = dilation->dilation_rates.items[step->level];
-    int64_t queries = min_int(rows, ceil_div(pattern->queries, rate) + 3); /* 3 before the first */
+    int64_t queries = most_queries(pattern, step->level, longest);
     int64_t wanted =
         min_int(ceil_div(WANTED_UNITS, max_int(1, segments * heads)), ceil_div(queries, MIN_BLOCK));
     int64_t blocks = max_int(wanted, ceil_div(queries, MAX_BLOCK));
@@ -316,6 +327,14 @@ fail:
     return status;
 }
 
+/* The most queries that a pair of blocks may have, in whole tiles. */
+static int64_t most_block_rows(const struct attention_pattern *pattern) {
+    int64_t most = 1, longest = longest_sequence(pattern);
+    for (int64_t level = 0; level < pattern->dilation->segment_lengths.count; level++)
+        most = max_int(most, most_queries(pattern, level, longest));
+    return round_up(min_int(most, MAX_BLOCK), QUERY_TILE);
+}
+
 lnet_status
 LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backward_args *args,
                                      lnet_stream *stream) {
@@ -331,6 +350,7 @@ LNET_CPU(dilated_attention_backward)(const struct lnet_dilated_attention_backwar
     int64_t statistics = pattern->batch * pattern->heads * pattern->queries;
     job.key_tile = KEY_TILE_FLOATS / pattern->width / (GROUP_PANELS * LANES) * GROUP_PANELS * LANES;
     job.key_tile = max_int(GROUP_PANELS * LANES, min_int(MAX_KEY_TILE, job.key_tile));
+    job.block_rows = most_block_rows(pattern);
     job.scratch_floats = backward_lay_out(&unit, &job, NULL);
     LNET_TRY(lnet_alloc((void **)&job.delta, statistics * (int64_t)sizeof(float)));
     if (args->dilation.detached)

@@ -130,15 +130,32 @@ static inline void vec_stream(float *p, vec v) {
 #endif
 }
 
+enum { LINE = 64 }; /* bytes of a cache line */
+
 /* Copies `bytes` to memory that will not be read soon: whole cache lines go past the cache, which
  * spares reading them first. End a series of calls with stream_end(). */
 static inline void stream_bytes(void *out, const void *in, int64_t bytes) {
-    if (((uintptr_t)out | (uintptr_t)bytes) % 64 != 0) {
+    if (((uintptr_t)out | (uintptr_t)bytes) % LINE != 0) {
         memcpy(out, in, (size_t)bytes);
         return;
     }
     for (int64_t i = 0; i < bytes; i += (int64_t)sizeof(vec))
         vec_stream((float *)((char *)out + i), vec_load((const float *)((const char *)in + i)));
+}
+
+/* Zeros to a whole cache line, likewise. */
+static inline void stream_zero_line(void *out) {
+    for (int64_t i = 0; i < LINE; i += (int64_t)sizeof(vec))
+        vec_stream((float *)((char *)out + i), (vec){0});
+}
+
+/* Zeros to any memory, likewise. */
+static inline void stream_zeros(void *out, int64_t bytes) {
+    if (((uintptr_t)out | (uintptr_t)bytes) % LINE != 0) {
+        memset(out, 0, (size_t)bytes);
+        return;
+    }
+    for (int64_t i = 0; i < bytes; i += LINE) stream_zero_line((char *)out + i);
 }
 
 static inline void stream_end(void) {

@@ -21,8 +21,9 @@ PRODUCT_SIZE = 2048
 HEAD_DIM = 64
 INPUT_SETS = 2
 
-# Single levels, all with 2048 rows a segment: w = 2048 r.
+# Single levels, all with 2048 rows a segment: w = 2048 r, on tensors of one size.
 LEVEL_ROWS = 2048
+LEVEL_TOKENS = 131_072
 LEVEL_RATES = 1, 2, 4, 8, 16, 64
 COMPARED_RATES = 1, 16
 LEVEL_HEADS = 8
@@ -194,9 +195,8 @@ def run(repeats: int, long: bool, folder: str | None) -> int:
         rows.extend(measure(device, cases, repeats))
 
     def level(rate: int) -> Case:
-        w = LEVEL_ROWS * rate
-        attention = longnet.DilatedAttention((w,), (rate,))
-        return Case(level_name(rate), attention, max(w, 8 * LEVEL_ROWS), LEVEL_HEADS)
+        attention = longnet.DilatedAttention((LEVEL_ROWS * rate,), (rate,))
+        return Case(level_name(rate), attention, LEVEL_TOKENS, LEVEL_HEADS)
 
     add(repeats, *(level(rate) for rate in COMPARED_RATES))
     for rate in LEVEL_RATES:
