@@ -7,6 +7,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import longnet  # before NumPy, whose BLAS threads then sleep after a product
+
+# isort: split
 import numpy as np
 import pytest
 
@@ -44,8 +47,6 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.fixture(scope="session")
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs this Python with the arguments given and with environment variables as keywords."""
-    import longnet
-
     path = os.pathsep.join([str(Path(longnet.__file__).parents[1]), str(TESTS)])
 
     def run(*arguments: str, timeout: float = 120, **environment: str):
@@ -62,9 +63,11 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def restore_threads() -> Iterator[None]:
-    """Puts the number of CPU threads back after a test that changes it."""
-    import longnet
+    """Puts the numbers of CPU threads, ours and the BLAS's, back after a test that changes them."""
+    from longnet import blas
 
-    before = longnet.num_threads()
+    before, before_blas = longnet.num_threads(), blas.num_threads()
     yield
     longnet.set_num_threads(before)
+    if before_blas is not None:
+        blas.set_num_threads(before_blas)

@@ -21,15 +21,11 @@ BLOCK = 128  # rows from one seed
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, restore_threads):
     """Few keys for each query, and products that leave the processors to the other ranks."""
     monkeypatch.setattr(growing, "WINDOW", 32)
     monkeypatch.setattr(billion_rows, "BLOCK", BLOCK)
-    before = blas.num_threads()
     blas.set_num_threads(1)
-    yield
-    if before is not None:
-        blas.set_num_threads(before)
 
 
 def parse(module, *arguments):

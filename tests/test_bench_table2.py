@@ -52,15 +52,11 @@ def data(tmp_path, rng):
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny(monkeypatch, restore_threads):
     """Runs of a second, without their loss curves, on one processor."""
     monkeypatch.setattr(runs, "SMALL", TINY)
     monkeypatch.setattr(record, "plot_loss", lambda *unused: None)
-    before = blas.num_threads()
     blas.set_num_threads(1)
-    yield
-    if before is not None:
-        blas.set_num_threads(before)
 
 
 def command(module, data, *more):

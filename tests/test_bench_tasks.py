@@ -27,8 +27,8 @@ TINY = replace(
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    """A recipe of a second, without its loss curve."""
+def tiny(monkeypatch, restore_threads):
+    """A recipe of a second, on one thread, without its loss curve."""
     monkeypatch.setitem(recipes.RECIPES, "tiny", TINY)
     monkeypatch.setattr(record, "plot_loss", lambda *unused: None)
 

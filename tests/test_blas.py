@@ -9,16 +9,8 @@ import pytest
 from longnet import blas
 
 
-@pytest.fixture
-def restore():
-    before = blas.num_threads()
-    yield before
-    if before is not None:
-        blas.set_num_threads(before)
-
-
-def test_what_is_set_is_found(restore):
-    if restore is None:
+def test_what_is_set_is_found(restore_threads):
+    if blas.num_threads() is None:
         pytest.skip("NumPy's BLAS has no number of threads that can be read here")
     for n in (1, 2, 1):
         blas.set_num_threads(n)
