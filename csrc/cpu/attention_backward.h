@@ -131,7 +131,7 @@ static void begin_queries(struct backward_unit *unit, int64_t query, int64_t cou
         tile->lse[i] = sees ? lse[at] * LOG2E : INFINITY;
         tile->delta[i] = sees && job->pass == GRADIENT_PASS ? delta_at(unit, at, tile->lse[i]) : 0;
     }
-    memset(tile->dq, 0, (size_t)(padded * stride) * sizeof(float));
+    if (job->pass == GRADIENT_PASS) memset(tile->dq, 0, (size_t)(padded * stride) * sizeof(float));
 }
 
 /* The row sums of the tile's queries, added to those of the level. */

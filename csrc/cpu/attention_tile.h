@@ -78,13 +78,13 @@ static inline void prefetch_row(struct strided_rows rows, int64_t row) {
     int64_t size = rows.dtype == LNET_FLOAT32 ? 4 : 2;
     uintptr_t begin = (uintptr_t)rows.data + (uintptr_t)((rows.first + row * rows.step) * size);
     uintptr_t end = begin + (uintptr_t)(rows.width * size);
-    for (begin &= ~(uintptr_t)63; begin < end; begin += 64)
+    for (begin &= ~(uintptr_t)(LINE - 1); begin < end; begin += LINE)
         __builtin_prefetch((const void *)begin, 0, 2);
 }
 
 /* Rows of several tensors to ask for before their turn: next to end of each, `pace` at a time,
  * between two blocks of arithmetic. */
-enum { MAX_AHEAD = 4 };
+enum { MAX_AHEAD = 3 };
 struct ahead {
     struct strided_rows rows[MAX_AHEAD];
     int64_t next[MAX_AHEAD], end[MAX_AHEAD], pace[MAX_AHEAD];

@@ -149,14 +149,18 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
     return LNET_OK;
 }
 
-/* The most queries that a strip of the level may have. */
-static int64_t most_queries(const struct attention_pattern *pattern, int64_t level,
-                            int64_t longest) {
+/* The most rows that a strip of the level may have, */
+static int64_t most_rows(const struct attention_pattern *pattern, int64_t level, int64_t longest) {
     const struct lnet_dilation *dilation = pattern->dilation;
     int64_t w = min_int(dilation->segment_lengths.items[level], longest);
-    int64_t r = dilation->dilation_rates.items[level];
-    int64_t rows = max_int(1, ceil_div(w, r));
-    return min_int(rows, ceil_div(pattern->queries, r) + 3); /* 3 before the first */
+    return max_int(1, ceil_div(w, dilation->dilation_rates.items[level]));
+}
+
+/* and the most queries. */
+static int64_t most_queries(const struct attention_pattern *pattern, int64_t level,
+                            int64_t longest) {
+    int64_t queries = ceil_div(pattern->queries, pattern->dilation->dilation_rates.items[level]);
+    return min_int(most_rows(pattern, level, longest), queries + 3); /* 3 before the first */
 }
 
 /* Every pair of the level, in the job's pass. */
@@ -164,7 +168,6 @@ static lnet_status show_level(struct backward_step *step) {
     lnet_status status = LNET_OK;
     struct backward *job = step->job;
     const struct attention_pattern *pattern = &job->pattern;
-    const struct lnet_dilation *dilation = pattern->dilation;
     int64_t heads = step->end_kv_head - job->first_kv_head, longest = 0, segments = 0;
     for (int64_t i = step->first_sequence; i < step->end_sequence; i++) {
         struct attention_sequence sequence = attention_sequence_at(pattern, i);
@@ -173,8 +176,7 @@ static lnet_status show_level(struct backward_step *step) {
         segments += range.end - range.begin;
         longest = max_int(longest, sequence.length);
     }
-    int64_t w = min_int(dilation->segment_lengths.items[step->level], longest);
-    int64_t rows = max_int(1, ceil_div(w, dilation->dilation_rates.items[step->level]));
+    int64_t rows = most_rows(pattern, step->level, longest);
     int64_t queries = most_queries(pattern, step->level, longest);
     int64_t wanted =
         min_int(ceil_div(WANTED_UNITS, max_int(1, segments * heads)), ceil_div(queries, MIN_BLOCK));

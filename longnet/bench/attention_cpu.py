@@ -202,7 +202,8 @@ def run(repeats: int, long: bool, folder: str | None) -> int:
     for rate in LEVEL_RATES:
         if rate not in COMPARED_RATES:
             add(repeats, level(rate))
-    rows.sort(key=lambda row: LEVEL_RATES.index(int(row.name.partition("/")[2])))
+    names = [level_name(rate) for rate in LEVEL_RATES]
+    rows.sort(key=lambda row: names.index(row.name))
     paper = longnet.DilatedAttention(*PAPER)
     add(min(repeats, 3), Case("paper", paper, SHORT, PAPER_HEADS))
     if long:
