@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,11 +28,12 @@ from longnet.bench.paper.cells import (
 from longnet.bench.paper.results import FILE, Results, perplexity
 from longnet.bench.paper.score import nats_after_prompts, nats_by_window
 from longnet.bench.paper.text import open_text
+from longnet.bench.paper.training import SharedBatches
 from longnet.config import Config
 from longnet.data import Batches, open_source
 from longnet.errors import ConfigError, DataError, ShapeError
 from longnet.model import LongNet
-from longnet.train import Trainer, record
+from longnet.train import record
 
 TINY = Scale(
     unit=16, steps=4, step_tokens=512, num_layers=1, embed_dim=32, num_heads=2, windows=3, scored=8,
@@ -132,16 +134,29 @@ def test_every_run_reads_the_same_text_once(data, tmp_path):
     assert text.fingerprint == open_text(data, tmp_path, TINY).fingerprint
 
 
-def test_texts_that_are_too_short(data, tmp_path):
-    size = (data / "validation.txt").stat().st_size
-    (data / "validation.txt").write_bytes(bytes(TINY.longest + 1))
-    with pytest.raises(DataError, match="513 bytes, expected at least two windows of 512"):
-        open_text(data, tmp_path, TINY)
-    (data / "train.txt").write_bytes(bytes(size))
-    with pytest.raises(DataError, match=rf"train\.txt: {size} bytes, expected at least 2561"):
-        open_text(data, tmp_path, TINY)
-    with pytest.raises(DataError, match=r"nowhere/train\.txt: cannot be read: No such file"):
-        open_text(data.parent / "nowhere", tmp_path, TINY)
+def test_an_update_has_the_same_text_in_all_runs(data, tmp_path):
+    text = open_text(data, tmp_path, TINY)
+    source = open_source(str(text.train), "train", validation=str(text.validation), format="text")
+
+    def batches(k):
+        length = k * TINY.unit
+        shape = TINY.step_tokens // length, length
+        return SharedBatches(source, *shape, Cell("dense", k).window(TINY), TINY.seed)
+
+    plain = Batches(source, TINY.step_tokens // TINY.longest, TINY.longest, TINY.seed)
+    each = [batches(k) for k in context.LENGTHS]
+    for _ in range(TINY.steps):
+        inputs, targets = next(plain)
+        for k, shared in zip(context.LENGTHS, each, strict=True):
+            found = next(shared)
+            assert found[0].shape == found[1].shape == (TINY.step_tokens // (k * TINY.unit), k * 16)
+            np.testing.assert_array_equal(found[0].ravel(), inputs.ravel())
+            np.testing.assert_array_equal(found[1].ravel(), targets.ravel())
+    assert Cell("dense", 2).window(replace(TINY, same_batches=False)) == 2 * TINY.unit
+    with pytest.raises(
+        DataError, match="windows of 512 tokens: found a batch of 3 x 256, expected"
+    ):
+        SharedBatches(source, 3, 256, 512, 0)
 
 
 # Blockwise attention
@@ -301,14 +316,14 @@ def test_a_run_that_was_stopped_goes_on(data, monkeypatch, capsys):
     for folder in (data.parent / "runs").glob("longnet-8k-*"):
         folder.rename(data.parent / "unbroken")
 
-    class Interrupted(Trainer):
+    class Interrupted(runs.Run):
         def _update(self, backlog):
             super()._update(backlog)
             if self.step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "Trainer", Interrupted)
+        patch.setattr(runs, "Run", Interrupted)
         code = command(table2, data, "--only", "longnet-8k,longnet-16k")
     assert code == 128 + signal.SIGTERM
     assert not (data.parent / "runs" / FILE).exists()

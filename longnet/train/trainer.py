@@ -16,7 +16,9 @@ from longnet import blas, checkpoint, random, set_num_threads
 from longnet.anomaly import detect_anomaly
 from longnet.communicator import Communicator
 from longnet.config import RunConfig
+from longnet.data import Batches
 from longnet.evaluate.perplexity import Evaluation
+from longnet.tasks import TaskBatches
 from longnet.train.backlog import Backlog
 from longnet.train.clock import Clock
 from longnet.train.data import open_data
@@ -127,9 +129,7 @@ class Trainer:
             set_num_threads(settings.threads)
             blas.set_num_threads(settings.threads)
         self.data = open_data(config)
-        shape = settings.batch_size, settings.sequence_length
-        batches = self.data.batches(*shape, settings.seed)
-        self.batches = Feed(batches, world.device, world.part)
+        self.batches = Feed(self.make_batches(), world.device, world.part)
         if resume is not None:
             check_resumable(config, self.data.tokenizer.fingerprint, resume)
         world.agree({**self.data.fingerprint, **identity(resume)})
@@ -144,6 +144,11 @@ class Trainer:
             restore(self, resume)
             if resume.path.parent.resolve() == self.out_dir.resolve():
                 self._saved = resume.path
+
+    def make_batches(self) -> Batches | TaskBatches:
+        """What to train on, from `data`; a subclass may order it in another way."""
+        settings = self.config.train
+        return self.data.batches(settings.batch_size, settings.sequence_length, settings.seed)
 
     def train(self) -> Outcome:
         """Train until all steps are made, or until SIGTERM or Ctrl-C on any rank, and save.

@@ -35,6 +35,9 @@ class Scale:
         Windows of 32K of validation text, at most.
     scored : int
         Tokens at the end of a window that are scored after prompts of each length.
+    same_batches : bool
+        Whether an update has the same text in all runs, windows of 32K cut into sequences; else
+        each run shuffles sequences of its own length, and short ones come from more places.
     """
 
     unit: int = 1024
@@ -47,6 +50,7 @@ class Scale:
     seed: int = 0
     windows: int = 90
     scored: int = 512
+    same_batches: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -98,6 +102,10 @@ class Cell:
     def length(self, scale: Scale) -> int:
         """Tokens of a sequence of the training."""
         return self.thousands * scale.unit
+
+    def window(self, scale: Scale) -> int:
+        """Tokens that lie together in the text and in an update of the training."""
+        return scale.longest if scale.same_batches else self.length(scale)
 
 
 def select(cells: Sequence[Cell], names: str | None) -> Sequence[Cell]:

@@ -30,11 +30,12 @@ from longnet.bench.paper.cells import (
 from longnet.bench.paper.results import Record, Results
 from longnet.bench.paper.score import nats_after_prompts, nats_by_window
 from longnet.bench.paper.text import Text, open_text
+from longnet.bench.paper.training import Run
 from longnet.checkpoint import latest
 from longnet.errors import LongNetError
 from longnet.flops import flops_per_token
 from longnet.model import LongNet
-from longnet.train import METRICS, Trainer, read_checkpoint, read_metrics
+from longnet.train import METRICS, read_checkpoint, read_metrics
 from longnet.train.signals import StopSignals
 
 TESTED = 2, 8, 32  # lengths of the table, in units
@@ -55,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--small", action="store_true", help="every length a 32nd, a model of seconds on a CPU"
     )
     parser.add_argument("--steps", type=int, help="updates of each run (default: 1200; small: 60)")
+    parser.add_argument(
+        "--own-batches",
+        action="store_true",
+        help="each run shuffles sequences of its own length: other text in an update than others",
+    )
     parser.add_argument("--only", metavar="RUN,...", help="these runs alone, such as longnet-32k")
     parser.add_argument(
         "--minutes",
@@ -114,18 +120,19 @@ def command(
 
 def measure(cells: Sequence[Cell], options: argparse.Namespace) -> Measured:
     """Make the runs that are not done, those of ``--only`` alone; collect all that are."""
-    scale = SMALL if options.small else Scale()
+    scale = replace(SMALL if options.small else Scale(), same_batches=not options.own_batches)
     if options.steps is not None:
         scale = replace(scale, steps=options.steps)
     chosen = select(cells, options.only)
     folder = options.results or (options.runs if options.small else Path("bench/results"))
     results = Results(folder)
     text = open_text(options.data, options.runs, scale)
-    settings = {**asdict(scale), "data": text.fingerprint, "device": options.device}
+    given = {"data": text.fingerprint, "device": options.device}
     deadline = monotonic() + 60 * options.minutes
     code = 0
     with StopSignals() as stop, _time_limit(options.minutes):
         for cell in chosen:
+            settings = _settings(cell, scale, given)
             if results.find(cell, settings) is not None:
                 continue
             record, stopped_by = None, stop.received
@@ -138,7 +145,7 @@ def measure(cells: Sequence[Cell], options: argparse.Namespace) -> Measured:
                 print("stopped; the same command goes on", file=sys.stderr, flush=True)
                 code = 0 if monotonic() >= deadline else 128 + stopped_by
                 break
-    done = {cell.name: results.find(cell, settings) for cell in cells}
+    done = {cell.name: results.find(cell, _settings(cell, scale, given)) for cell in cells}
     return Measured(scale, folder, {k: r for k, r in done.items() if r is not None}, code)
 
 
@@ -160,6 +167,12 @@ def _time_limit(minutes: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _settings(cell: Cell, scale: Scale, given: Record) -> Record:
+    """All that a run's figures depend on."""
+    sizes = {k: v for k, v in asdict(scale).items() if k != "same_batches"}
+    return {**sizes, "window": cell.window(scale), **given}
+
+
 def _digest(settings: Record) -> str:
     return blake2b(json.dumps(settings).encode(), digest_size=4).hexdigest()
 
@@ -175,7 +188,7 @@ def _make(
     saved = read_checkpoint(folder) if latest(folder) is not None else None
     print(f"{cell.name}: {folder}", file=sys.stderr, flush=True)
     longnet.reset_peak_memory(device)
-    trainer = Trainer(config, resume=saved)
+    trainer = Run(config, cell.window(scale), saved)
     outcome = trainer.train()
     record = None
     if trainer.step == scale.steps:
