@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +122,7 @@ class DilatedAttention(StreamedAttention):
         """
         if comm is None:
             return super().forward(q, k, v, **options)
+        _check_of_ranks(options)
         from longnet import parallel
 
         tensors = _tensors(q, k, v)
@@ -164,6 +165,7 @@ class DilatedAttention(StreamedAttention):
         """
         if comm is None:
             return super().backward(dout, q, k, v, out, lse, **options)
+        _check_of_ranks(options)
         from longnet import parallel
 
         arrays = (dout, q, k, v, out, lse)
@@ -280,6 +282,12 @@ class DilatedAttention(StreamedAttention):
         from longnet.attention_plot import draw
 
         return draw(self, count, head, ax)
+
+
+def _check_of_ranks(options: Mapping[str, Any]) -> None:
+    for name in ("query_start", "dropout_origin", "dtype"):
+        if name in options:
+            raise ConfigError(f"{name}: found {options[name]!r} with comm, expected one of the two")
 
 
 def _tensors(*arrays: Any) -> list[_core.Tensor]:

@@ -248,8 +248,10 @@ def test_tensors_give_tensors(rng):
     results(on_shards(call, (20, 20)))
 
 
-def test_something_that_is_no_communicator(rng):
+def test_options_that_do_not_fit(rng):
     case = make_case(rng, LONG, 20)
     attention = longnet.DilatedAttention(**asdict(case.pattern))
+    with pytest.raises(longnet.ConfigError, match="query_start: found 3 with comm, expected"):
+        attention.forward(case.q, case.k, case.v, comm=4, query_start=3)
     with pytest.raises(TypeError, match=r"forward: comm: found 4, expected a longnet.Communicator"):
         attention.forward(case.q, case.k, case.v, comm=4)
