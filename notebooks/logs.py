@@ -38,6 +38,8 @@ SETTINGS = {
         "longest_gap": 100,
         "steps": 400,
         "batch_lines": 2048,
+        "learning_rate": 5e-3,
+        "dtype": "float32",
         "model": {
             "num_layers": 2,
             "embed_dim": 64,
@@ -50,14 +52,16 @@ SETTINGS = {
     "cuda": {
         "lines": 4096,
         "longest_gap": 1000,
-        "steps": 2000,
-        "batch_lines": 32768,
+        "steps": 800,
+        "batch_lines": 16384,
+        "learning_rate": 2e-3,
+        "dtype": "bfloat16",
         "model": {
             "num_layers": 4,
             "embed_dim": 256,
             "num_heads": 4,
-            "segment_lengths": [2048, 4096, 8192],
-            "dilation_rates": [1, 2, 4],
+            "segment_lengths": [[1024, 2048, 4096], [8192], [1024, 2048, 4096], [8192]],
+            "dilation_rates": [[1, 2, 4], [1], [1, 2, 4], [1]],
         },
     },
 }[DEVICE]
@@ -150,7 +154,7 @@ def asked(rows):
 config = longnet.Config(
     vocab_size=len(words), position="rope", norm_placement="pre", **SETTINGS["model"]
 )
-model = longnet.LongNet(config, seed=0, device=DEVICE)
+model = longnet.LongNet(config, seed=0, device=DEVICE, dtype=SETTINGS["dtype"])
 optimizer = AdamW(model.parameters(), weight_decay=0.1)
 rng = np.random.default_rng(0)
 lengths = [n for n in (LINES >> k for k in range(20)) if n >= 64]
@@ -163,7 +167,8 @@ for step in range(steps):
     loss = model.loss(inputs, targets, count=inputs.shape[0] * lines)
     loss.backward()
     factor, _ = clip_factor(model.parameters(), max_norm=1.0)
-    optimizer.step(5e-3 * min(1, (step + 1) / 20, 2 * (1 - step / steps)), factor)
+    share = min(1, (step + 1) / 20, 2 * (1 - step / steps))
+    optimizer.step(SETTINGS["learning_rate"] * share, factor)
     optimizer.zero_grad()
     if lines == LINES:
         losses.append(loss.item() / np.log(2))
@@ -291,16 +296,17 @@ for name in bits:
 print(f"{'report all':13} {0.5:6.2f} {0.5:6.2f} {0.5:8.2f} {f1['report all']:6.2f}")
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
+most = max(16, *(score.max() for score in scores.values()))
 for ax, (name, score) in zip(axes, scores.items(), strict=True):
     parts = [score[kinds == kind] for kind in ("clean", "order", "absence")]
-    ax.hist(parts, bins=np.linspace(0, 16, 25), stacked=True, label=["clean", "order", "absence"])
+    ax.hist(parts, bins=np.linspace(0, most, 25), stacked=True, label=["clean", "order", "absence"])
     ax.set(title=name, xlabel="bits of the most surprising line")
 axes[0].set(ylabel="logs")
 axes[1].legend(frameon=False)
 plt.show()
 
 assert areas["LongNet"][0] > 0.8
-assert areas["LongNet"][1] > areas["LongNet"][2]
+assert areas["LongNet"][1] >= areas["LongNet"][2]
 assert f1["LongNet"] > f1["report all"]
 assert max(areas["5 tokens back"]) < 0.65
 assert f1["5 tokens back"] < 0.3
@@ -318,5 +324,7 @@ assert f1["5 tokens back"] < 0.3
 # ## Larger, on a GPU
 #
 # Set `DEVICE = "cuda"` in the first cell and run all: logs of 4,096 lines with pauses of up to
-# 1,000, three levels, a model of 3 million parameters. The n-gram model learns from the first 5
-# million of its lines.
+# 1,000, a model of 3 million parameters, in which layers of three levels and layers that see
+# everything take turns. The n-gram model learns from the first 5 million of its lines.
+# `python bench/notebooks.py --save` runs every notebook so, and writes what they print to
+# `bench/results/notebooks_cuda.txt`.

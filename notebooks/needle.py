@@ -34,10 +34,20 @@ from longnet.tasks.symbols import SymbolTask, ask
 
 DEVICE = "cpu"
 SETTINGS = {
-    "cpu": {"embed_dim": 64, "num_heads": 2, "trained": 128, "batch_tokens": 2048, "examples": 20},
+    "cpu": {
+        "embed_dim": 64,
+        "num_heads": 2,
+        "dtype": "float32",
+        "learning_rate": 5e-3,
+        "trained": 128,
+        "batch_tokens": 2048,
+        "examples": 20,
+    },
     "cuda": {
         "embed_dim": 128,
         "num_heads": 4,
+        "dtype": "bfloat16",
+        "learning_rate": 2.5e-3,
         "trained": 1024,
         "batch_tokens": 16384,
         "examples": 50,
@@ -66,12 +76,14 @@ def small_model(vocab_size, **options):
         position="rope",
         **(levels | options),
     )
-    return longnet.LongNet(config, seed=0, device=DEVICE)
+    return longnet.LongNet(config, seed=0, device=DEVICE, dtype=SETTINGS["dtype"])
 
 
 def train(model, batches):
     """One update for each batch; the losses, in nats a token that is asked for."""
-    rate = make_schedule("wsd", learning_rate=5e-3, steps=len(batches), warmup_steps=30)
+    rate = make_schedule(
+        "wsd", learning_rate=SETTINGS["learning_rate"], steps=len(batches), warmup_steps=30
+    )
     optimizer = AdamW(model.parameters(), betas=(0.9, 0.98))
     losses = []
     for step, (inputs, targets) in enumerate(batches):
@@ -342,5 +354,7 @@ assert min(found["three levels, then everything"]) > 0.8
 # ## Larger, on a GPU
 #
 # Set `DEVICE = "cuda"` in the first cell: a wider model, trained at up to 1,024 tokens and asked at
-# up to 16,384. [Evaluation](../docs/evaluation.md) has the commands that train and evaluate on any
-# task that `longnet.tasks` has by name, in bytes too, and what two layers reached after minutes.
+# up to 16,384. `python bench/notebooks.py --save` runs every notebook so, and writes what they
+# print to `bench/results/notebooks_cuda.txt`. [Evaluation](../docs/evaluation.md) has the commands
+# that train and evaluate on any task that `longnet.tasks` has by name, in bytes too, and what two
+# layers reached after minutes.

@@ -20,6 +20,46 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import longnet
+from longnet import functional as F
+from longnet.autograd import Variable
+
+DEVICE = "cpu"  # "cuda": the paper's levels over 8,192 tokens; see the last cell
+SETTINGS = {
+    "cpu": {
+        "N": 1024,
+        "patterns": {
+            "LongNet: 16 64 256 1024 / 1 4 16 64": ([16, 64, 256, 1024], [1, 4, 16, 64], 64),
+            "the same with 4 heads only": ([16, 64, 256, 1024], [1, 4, 16, 64], 4),
+            "no segment as long as the sequence: 16 64 256 / 1 4 16": (
+                [16, 64, 256],
+                [1, 4, 16],
+                16,
+            ),
+            "one level: 16 / 1": ([16], [1], 1),
+        },
+    },
+    "cuda": {
+        "N": 8192,
+        "patterns": {
+            "2048 4096 8192 16384 32768 / 1 2 4 6 12": (
+                [2048, 4096, 8192, 16384, 32768],
+                [1, 2, 4, 6, 12],
+                12,
+            ),
+            "the same with 4 heads only": (
+                [2048, 4096, 8192, 16384, 32768],
+                [1, 2, 4, 6, 12],
+                4,
+            ),
+            "short segments: 64 512 4096 8192 / 1 4 8 16": (
+                [64, 512, 4096, 8192],
+                [1, 4, 8, 16],
+                16,
+            ),
+            "no segment as long as the sequence: 2048 4096 / 1 2": ([2048, 4096], [1, 2], 2),
+        },
+    },
+}[DEVICE]
 
 # %% [markdown]
 # ## One head
@@ -66,7 +106,8 @@ print(f"of all earlier keys one head sees {seen[0]:.1%}, all heads together {see
 #
 # A token reaches a later one if there is a chain of layers, and in each layer a head, through
 # which it is seen. After one layer a query knows the keys that some head sees; after two, what
-# those keys knew; and so on, until nothing new is connected:
+# those keys knew; and so on, until nothing new is connected. A layer more is a product of two
+# matrices of zeros and ones:
 
 
 # %%
@@ -77,22 +118,18 @@ def connected_shares(segment_lengths, dilation_rates, N, heads):
     for h in range(heads):
         step += attention.visible(N, head=h, heads=heads) > 0
     step = np.minimum(step + np.eye(N, dtype=np.float32), 1)  # the residual connection
+    backward = Variable(longnet.Tensor(step.T.copy()).to(DEVICE))
     reach, shares = step, []
     pairs = N * (N + 1) / 2
     while True:
-        shares.append(reach.sum() / pairs)
+        shares.append(reach.sum(dtype=np.float64) / pairs)
         if shares[-1:] == shares[-2:-1]:
             return shares[:-1]
-        reach = np.minimum(reach @ step, 1)
+        ways = F.linear(Variable(longnet.Tensor(reach).to(DEVICE)), backward)  # reach @ step
+        reach = np.minimum(ways.data.to("cpu").numpy(), 1)
 
 
-patterns = {
-    "LongNet: 16 64 256 1024 / 1 4 16 64": ([16, 64, 256, 1024], [1, 4, 16, 64], 64),
-    "the same with 4 heads only": ([16, 64, 256, 1024], [1, 4, 16, 64], 4),
-    "no segment as long as the sequence: 16 64 256 / 1 4 16": ([16, 64, 256], [1, 4, 16], 16),
-    "one level: 16 / 1": ([16], [1], 1),
-}
-N = 1024
+N, patterns = SETTINGS["N"], SETTINGS["patterns"]
 connected = {
     name: connected_shares(lengths, rates, N, heads)
     for name, (lengths, rates, heads) in patterns.items()
@@ -139,3 +176,10 @@ for name, pairs in (
 ax.set(xlabel="length of the sequence", ylabel="keys a query sees, mean of 12 heads")
 ax.legend()
 plt.show()
+
+# %% [markdown]
+# ## Larger, on a GPU
+#
+# Set `DEVICE = "cuda"` in the first cell: the paper's own levels, over 8,192 tokens, with the
+# matrices multiplied on the GPU. `python bench/notebooks.py --save` runs every notebook so, and
+# writes what they print to `bench/results/notebooks_cuda.txt`.

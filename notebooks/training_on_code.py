@@ -45,6 +45,7 @@ SETTINGS = {
             "dilation_rates": [1, 4],
         },
         "train": {"steps": 800, "batch_size": 2, "sequence_length": 512, "learning_rate": 6e-3},
+        "windows": 200,
     },
     "cuda": {
         "model": {
@@ -55,12 +56,13 @@ SETTINGS = {
             "dilation_rates": [1, 4, 8],
         },
         "train": {
-            "steps": 600,
+            "steps": 400,
             "batch_size": 8,
             "sequence_length": 8192,
             "learning_rate": 1e-3,
             "dtype": "bfloat16",
         },
+        "windows": 64,
     },
 }[DEVICE]
 
@@ -134,7 +136,7 @@ assert outcome.evaluation.bits_per_byte < ngrams.bigram - 0.5
 
 # %%
 length = config.train.sequence_length
-windows = validation_windows(stdlib_source("validation"), length, 200)
+windows = validation_windows(stdlib_source("validation"), length, SETTINGS["windows"])
 edges = [0, *(1 << i for i in range(length.bit_length()))]
 bins = [slice(low, high) for low, high in pairwise(edges)]
 
@@ -218,8 +220,10 @@ print(f"{prompt}▶{tokenizer.decode(written)}")
 # %% [markdown]
 # ## Larger, on a GPU
 #
-# Set `DEVICE = "cuda"` in the first cell: six layers of 512 in bfloat16, at length 8,192. Other
-# data is a path in the section `data`: `{"train": "folder/of/code"}`. What this loop makes of seven
+# Set `DEVICE = "cuda"` in the first cell: six layers of 512 in bfloat16, at length 8,192.
+# `python bench/notebooks.py --save` runs every notebook so, and writes what they print to
+# `bench/results/notebooks_cuda.txt`. Other data is a path in the section `data`:
+# `{"train": "folder/of/code"}`. What this loop makes of seven
 # and a half minutes on one H100, with 85 million parameters at length 32,768 on the C code of the
 # Linux kernel, is in `bench/results/train_code.txt`: 0.914 bits per byte of folders held out, where
 # a bigram has 4.32.
