@@ -5,7 +5,7 @@
 #include "cuda/dilated_attention_sm90_backward_queries.cuh"
 #include "cuda/dilated_attention_sm90_backward_round.cuh"
 #include "cuda/dilated_attention_sm90_backward_schedule.cuh"
-#include "cuda/dilated_attention_sm90_uncovered.cuh"
+#include "cuda/dilated_attention_sm90_uncovered_stores.cuh"
 
 namespace dilated_sm90 {
 
@@ -52,14 +52,14 @@ template <int width> struct gradient_loader {
     __device__ __forceinline__ void load_stats(const key_tile &t, int buffer, int from,
                                                int present) const {
         const int lane = threadIdx.x % 32;
-        const float2 *source = p.stats + t.stats_at + static_cast<int64_t>(from) * t.step;
+        const float2 *source = p.stats + t.stats_at + static_cast<int64_t>(from) * t.sums_step;
         float *target = reinterpret_cast<float *>(memory + L::stats_at) + buffer * L::queries * 2;
         const uint32_t full = barrier(L::q_full + buffer);
 #pragma unroll
         for (int k = 0; k < L::queries / 32; k++) {
             const int i = lane + k * 32;
             const bool there = i < present;
-            const float2 *x = source + (there ? static_cast<int64_t>(i) * t.step : 0);
+            const float2 *x = source + (there ? static_cast<int64_t>(i) * t.sums_step : 0);
             sm90::copy_four(sm90::shared_address(target + i), &x->x, there);
             sm90::copy_four(sm90::shared_address(target + L::queries + i), &x->y, there);
         }
@@ -105,21 +105,17 @@ template <int width> struct gradient_loader {
     }
 };
 
-enum { ZERO_ROWS = 8 }; /* that a warp sends at once */
+enum { FENCE_ROWS = 8 }; /* whose zeros a warp has on their way at once */
 
 /* Zeros for rows that no level covers, but where rounding writes them. */
-template <bool float32>
-__device__ __forceinline__ void write_zeros(const backward &p, uint32_t zeros, int zero_bytes) {
+template <bool float32> __device__ __forceinline__ void write_zeros(const backward &p) {
     constexpr int bytes = gradient_bytes<float32>;
-    auto no_more = [](int, int, int, uint32_t) {};
     if (p.direct) {
         void *const to[] = {p.dq, p.dk, p.dv};
-        write_uncovered<ZERO_ROWS, 1, bytes>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes,
-                                             no_more);
+        store_uncovered<bytes, FENCE_ROWS>(p, p.counters + 2, to);
     } else {
         void *const to[] = {p.dq};
-        write_uncovered<ZERO_ROWS, 1, bytes>(p, blockIdx.x, gridDim.x, to, zeros, zero_bytes,
-                                             no_more);
+        store_uncovered<bytes, FENCE_ROWS>(p, p.counters + 2, to);
     }
 }
 
@@ -166,9 +162,7 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
             schedule_keys<width>(p, tiles, barriers);
         } else {
             const int which = warp - 2;
-            if (which == 1 && p.uncovered)
-                write_zeros<float32>(p, sm90::shared_address(memory + L::zeros_at),
-                                     L::round_bytes);
+            if (which == 1 && p.uncovered) write_zeros<float32>(p);
             rounder<width, bfloat16, float32> r = {
                 p, memory + L::round_at + which * L::round_buffers * L::round_bytes,
                 memory + L::zeros_at, barriers + (L::round_full + which * L::round_buffers) * 8};
@@ -188,48 +182,66 @@ __global__ void __launch_bounds__(gradient_layout<width>::threads, 1)
     }
 }
 
-/* stats = (LSE * log2(e), delta = rowsum(dO * O)); a row that no level covers has no probability.
- * A warp takes 32 rows of a head. */
+/* stats = (LSE * log2(e), delta = rowsum(dO * O)) of the rows that can take part: all, or those of
+ * a single level that lie apart. A row that no level covers has no probability. A warp takes 32
+ * rows of a head and loads from several at once. Then zeros for the counters and sums. */
 template <bool bfloat16> __global__ void __launch_bounds__(256) prepare(const backward p) {
-    const int lane = threadIdx.x % 32, pieces = p.width / 8;
-    const int row_chunks = (p.rows + 31) / 32;
+    constexpr int ahead = 4;
+    const int lane = threadIdx.x % 32, pieces = p.width / 8, spacing = p.sums_spacing.value;
+    const int row_chunks = (p.stats_rows + 31) / 32;
     const int64_t chunks = static_cast<int64_t>(p.batch) * row_chunks * p.heads;
     const int64_t warps = static_cast<int64_t>(gridDim.x) * 8;
     int lanes = 1; /* of a row */
     while (lanes < pieces) lanes *= 2;
+    const int together = 32 / lanes, piece = lane % lanes;
+    const int64_t pitch = static_cast<int64_t>(spacing) * p.heads * pieces; /* row to row */
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32; i < chunks;
          i += warps) {
         const int head = static_cast<int>(i % p.heads);
-        const int64_t rest = i / p.heads;
-        const int64_t batch = rest / row_chunks, begin = rest % row_chunks * 32;
-        const int64_t to = (batch * p.heads + head) * p.rows + begin + lane;
-        const float lse = begin + lane < p.rows ? p.lse[to] : -INFINITY;
+        const int64_t rest = i / p.heads, batch = rest / row_chunks;
+        const int64_t batch_head = batch * p.heads + head, place = rest % row_chunks * 32;
+        const int64_t first =
+            place * spacing + (spacing > 1 ? head_offset(p, head, p.levels[0]) : 0);
+        const int64_t row = first + static_cast<int64_t>(lane) * spacing;
+        const float lse = row < p.rows ? p.lse[batch_head * p.rows + row] : -INFINITY;
         const uint32_t covered = __ballot_sync(~0u, lse != -INFINITY);
+        const int64_t begin = ((batch * p.rows + first) * p.heads + head) * pieces + piece;
         float delta = 0;
-        for (int at = 0; at < lanes; at++) {
-            if (!(covered >> at * (32 / lanes) & low_bits(32 / lanes))) continue;
-            const int of = at * (32 / lanes) + lane / lanes, piece = lane % lanes;
-            const int64_t row = begin + of;
-            const int64_t from = ((batch * p.rows + row) * p.heads + head) * pieces + piece;
-            float sum = 0;
-            if (piece < pieces && covered >> of & 1) {
-                const uint4 x = __ldg(static_cast<const uint4 *>(p.out) + from);
-                const uint4 y = __ldg(static_cast<const uint4 *>(p.dout) + from);
-                const uint32_t a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};
+        for (int at = 0; at < lanes; at += ahead) {
+            uint4 x[ahead], y[ahead];
+#pragma unroll
+            for (int u = 0; u < ahead; u++) {
+                const int of = (at + u) * together + lane / lanes;
+                x[u] = y[u] = make_uint4(0, 0, 0, 0);
+                if (piece < pieces && of < 32 && covered >> of & 1) {
+                    x[u] = __ldg(static_cast<const uint4 *>(p.out) + begin + of * pitch);
+                    y[u] = __ldg(static_cast<const uint4 *>(p.dout) + begin + of * pitch);
+                }
+            }
+#pragma unroll
+            for (int u = 0; u < ahead; u++) {
+                const uint32_t a[4] = {x[u].x, x[u].y, x[u].z, x[u].w};
+                const uint32_t b[4] = {y[u].x, y[u].y, y[u].z, y[u].w};
+                float sum = 0;
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
                     const float2 c = unpack<bfloat16>(a[k]), d = unpack<bfloat16>(b[k]);
                     sum = fmaf(c.x, d.x, sum);
                     sum = fmaf(c.y, d.y, sum);
                 }
+                for (int k = lanes / 2; k > 0; k /= 2) sum += __shfl_xor_sync(~0u, sum, k);
+                const float own = __shfl_sync(~0u, sum, lane % together * lanes);
+                if (lane / together == at + u) delta = own;
             }
-            for (int k = lanes / 2; k > 0; k /= 2) sum += __shfl_xor_sync(~0u, sum, k);
-            const float own = __shfl_sync(~0u, sum, lane % (32 / lanes) * lanes);
-            if (lane / (32 / lanes) == at) delta = own;
         }
-        if (begin + lane >= p.rows) continue;
-        p.stats[to] = make_float2(lse == -INFINITY ? INFINITY : lse * 1.4426950408889634f, delta);
+        if (place + lane < p.stats_rows)
+            p.stats[batch_head * p.stats_rows + place + lane] =
+                make_float2(lse == -INFINITY ? INFINITY : lse * 1.4426950408889634f, delta);
     }
+    float4 *zeros = reinterpret_cast<float4 *>(p.counters);
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x; i < p.zero_floats / 4;
+         i += static_cast<int64_t>(gridDim.x) * 256)
+        zeros[i] = make_float4(0, 0, 0, 0);
 }
 
 template <int width, bool bfloat16, bool float32>
@@ -239,7 +251,7 @@ static cudaError_t launch_gradients(const backward &p, int processors, cudaStrea
         cudaFuncSetAttribute(differentiate<width, bfloat16, float32>,
                              cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes);
     if (error != cudaSuccess) return error;
-    prepare<bfloat16><<<processors * 8, 256, 0, stream>>>(p);
+    prepare<bfloat16><<<processors * 4, 256, 0, stream>>>(p);
     error = cudaGetLastError();
     if (error != cudaSuccess) return error;
     differentiate<width, bfloat16, float32>

@@ -29,10 +29,12 @@ struct backward : problem {
     int32_t uncovered;                 /* some rows may not take part on the densest level */
     int32_t parts;                     /* heads of dQ, dK and dV to round in a group */
     divisor sums_spacing;              /* rows of a group to one of its sums: r or 1 */
-    int32_t sums_rows;                 /* of a head of a group */
+    int32_t sums_rows, stats_rows;     /* of a head of a group, of a head */
+    int32_t segment_chunks;            /* ranges of a segment where the first come first, else 0 */
     int64_t slot_floats, dk_at, dv_at; /* of a slot: (group_heads, sums_rows, padded D) x 1 or 3 */
     float *sums;                       /* (slots, slot_floats), zeros */
-    float2 *stats;                     /* (B, H, N): LSE * log2(e), delta */
+    int64_t zero_floats;               /* of counters and sums together, which begin as zeros */
+    float2 *stats;                     /* (B, H, stats_rows): LSE * log2(e), delta */
     float gradient_scale;              /* of dQ and dK */
     const void *out, *dout;            /* (B, N, H, D) */
     const float *lse;                  /* (B, H, N) */
@@ -42,13 +44,13 @@ struct backward : problem {
 /* Of an element of dq, dk and dv: float32, or the dtype of the inputs. */
 template <bool float32> constexpr int gradient_bytes = float32 ? 4 : 2;
 
-/* Counters, all zero at the launch: items taken, chunks of rounding taken, then of each slot the
- * chunks rounded, the items of sparser levels that are done, and those of the densest level in each
- * block. */
+/* Counters: items taken, chunks of rounding taken, groups of 32 rows taken for zeros, then of each slot
+ * the chunks rounded, the items of sparser levels that are done, and those of the densest level in
+ * each block. */
 enum { MOST_SLOTS = 3, MOST_BLOCKS = 64 };
 
 __host__ __device__ __forceinline__ int rounded_counter(const backward &p, int slot) {
-    return 2 + slot * (2 + p.blocks);
+    return 3 + slot * (2 + p.blocks);
 }
 __host__ __device__ __forceinline__ int sparse_counter(const backward &p, int slot) {
     return rounded_counter(p, slot) + 1;
@@ -69,7 +71,7 @@ struct key_tile {
     int32_t batch, head, kv_head;
     int32_t phase, key_j;     /* map coordinates of the segment's first key */
     int32_t sums_phase, sums_j, sums_head, slot; /* likewise in the map of the sums */
-    int32_t sums_step;        /* rows of dQ's sums from a query to the next */
+    int32_t sums_step;        /* rows of dQ's sums, and of stats, from a query to the next */
     int32_t row;              /* of the segment's first key in its batch item */
     int32_t direct;           /* the tile's dK and dV are written, else added to the sums */
     int32_t wait;             /* a counter, and what it must reach before that, or -1 */

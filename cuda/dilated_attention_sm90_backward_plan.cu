@@ -44,6 +44,17 @@ int64_t sums_spacing(const backward &p) {
     return p.direct && p.level_count == 1 && !p.documents && regular ? l.step.value : 1;
 }
 
+/* A causal segment's first keys are seen by all its queries, its last ones by few. A single level
+ * whose rows lie apart has a few groups: the processors end together if the longest tiles of a
+ * group come first. Without gaps groups are many, and tiles that share queries had better follow
+ * each other. */
+int32_t segment_chunks(const backward &p, const level &l) {
+    const int32_t segment = static_cast<int32_t>(l.segment.value);
+    const bool alike = segment % l.chunk == 0 && p.group_rows % segment == 0;
+    if (p.level_count > 1 || l.rate == 1 || !p.causal || p.documents || !alike) return 0;
+    return segment / l.chunk;
+}
+
 /* Groups of whole segments, with several items for each processor, and a few of them at once. */
 void cut_groups(backward &p, int processors) {
     const int64_t nesting = nesting_rows(p), least = 16384;
@@ -54,6 +65,7 @@ void cut_groups(backward &p, int processors) {
     p.sums_spacing = divisor_of(sums_spacing(p));
     const int64_t spacing = p.sums_spacing.value;
     p.sums_rows = static_cast<int32_t>(ceil_div(p.group_rows, spacing));
+    p.stats_rows = static_cast<int32_t>(ceil_div(p.rows, spacing));
     int64_t head_items = 0;
     for (int i = 0; i < p.level_count; i++) {
         level &l = p.levels[i];
@@ -71,6 +83,7 @@ void cut_groups(backward &p, int processors) {
     p.head_groups = static_cast<int32_t>(ceil_div(p.kv_heads, kv_heads));
     p.group_items = static_cast<int32_t>(head_items * p.group_heads);
     const level &densest = p.levels[p.level_count - 1];
+    p.segment_chunks = segment_chunks(p, densest);
     const bool only_queries = p.direct && (!p.uncovered || p.level_count == 1);
     p.parts = static_cast<int32_t>(p.group_heads + (only_queries ? 0 : 2 * kv_heads));
     p.sparse_items = p.group_items - densest.chunks * p.group_heads;
@@ -87,17 +100,17 @@ void cut_groups(backward &p, int processors) {
 }
 
 const int64_t COUNTER_BYTES = 1024;
-static_assert((2 + MOST_SLOTS * (2 + MOST_BLOCKS)) * sizeof(uint32_t) <= COUNTER_BYTES,
+static_assert((3 + MOST_SLOTS * (2 + MOST_BLOCKS)) * sizeof(uint32_t) <= COUNTER_BYTES,
               "counters of all slots");
 
-/* Counters and sums, which begin as zeros; then the stats. */
+/* Counters and sums; then the stats. */
 int64_t zero_bytes(const backward &p) {
     return COUNTER_BYTES + p.slots * p.slot_floats * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t scratch_bytes(const backward &p) {
-    return zero_bytes(p) +
-           static_cast<int64_t>(p.batch) * p.heads * p.rows * static_cast<int64_t>(sizeof(float2));
+    return zero_bytes(p) + static_cast<int64_t>(p.batch) * p.heads * p.stats_rows *
+                               static_cast<int64_t>(sizeof(float2));
 }
 
 lnet_status make_plan(backward &p, const struct lnet_dilated_attention_backward_args &args,
@@ -170,10 +183,9 @@ lnet_sm90_dilated_attention_backward(const struct lnet_dilated_attention_backwar
     LNET_TRY(find_encode(OP, &encode));
     bytes = scratch_bytes(p);
     LNET_TRY(lnet_cuda_host->alloc(&scratch, bytes, stream));
-    LNET_CUDA_TRY(cudaMemsetAsync(scratch, 0, static_cast<size_t>(zero_bytes(p)),
-                                  lnet_cuda_stream(stream)));
     p.counters = static_cast<uint32_t *>(scratch);
     p.sums = reinterpret_cast<float *>(static_cast<char *>(scratch) + COUNTER_BYTES);
+    p.zero_floats = zero_bytes(p) / static_cast<int64_t>(sizeof(float));
     p.stats = reinterpret_cast<float2 *>(static_cast<char *>(scratch) + zero_bytes(p));
     for (int i = 0; i < p.level_count; i++) {
         level &l = p.levels[i];

@@ -21,8 +21,15 @@ __device__ __forceinline__ bool key_item_at(const backward &p, int index, item &
     if (x.group < 0 || x.group >= p.groups) return false;
     const level &l = p.levels[x.level];
     const group_place g = group_at(p, x.group);
-    x.chunk = index % l.chunks;
-    x.head_of_group = index / l.chunks;
+    if (p.segment_chunks > 0) {
+        const int alike = p.group_heads * (l.chunks / p.segment_chunks);
+        const int part = index / alike, place = index % alike;
+        x.chunk = place / p.group_heads * p.segment_chunks + part;
+        x.head_of_group = place % p.group_heads;
+    } else {
+        x.chunk = index % l.chunks;
+        x.head_of_group = index / l.chunks;
+    }
     x.head = g.head + x.head_of_group;
     x.batch = g.batch;
     x.group_begin = g.begin;
@@ -103,8 +110,8 @@ __device__ __forceinline__ void schedule_keys(const backward &p, key_tile *tiles
                 t.kv_head = x.head / ratio;
                 t.key_j = quotient(key, l.step);
                 t.phase = key - t.key_j * step;
-                t.stats_at = (static_cast<int64_t>(x.batch) * p.heads + x.head) * p.rows +
-                             r.key_row;
+                t.stats_at = (static_cast<int64_t>(x.batch) * p.heads + x.head) * p.stats_rows +
+                             quotient(r.key_row, p.sums_spacing);
                 t.dq_at = slot * p.slot_floats +
                           (static_cast<int64_t>(x.head_of_group) * p.sums_rows + place) * width;
                 t.dkv_at =
