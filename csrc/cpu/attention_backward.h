@@ -39,10 +39,15 @@ static void add_rows(const struct backward_unit *unit, struct gradient_rows grad
     const struct attention_strip *strip = unit->strip;
     int64_t head = unit->head / group, heads = job->pattern.heads / job->pattern.kv_heads / group;
     struct strided_rows rows = gradient_rows_of(unit, gradients, head - job->first_kv_head * heads);
+    int64_t row_bytes = rows.width * (int64_t)sizeof(float);
     for (int64_t i = begin; i < begin + count; i++, from += unit->stride) {
         float *to = (float *)rows.data + rows.first + i * rows.step;
-        if (first &&
-            !row_begun(unit, strip->first + i * strip->step, head * group, head * group + group))
+        bool begun = !first || row_begun(unit, strip->first + i * strip->step, head * group,
+                                         head * group + group);
+        if (!begun && unit->last && ((uintptr_t)to | (uintptr_t)row_bytes) % LINE == 0)
+            for (int64_t d = 0; d < rows.width; d += VLEN)
+                vec_stream(to + d, factor * vec_load(from + d)); /* whole lines: none is read */
+        else if (!begun)
             for (int64_t d = 0; d < rows.width; d++) to[d] = factor * from[d];
         else
             for (int64_t d = 0; d < rows.width; d++) to[d] += factor * from[d];

@@ -56,16 +56,17 @@ struct backward_unit {
     struct attention_sequence sequence; /* that the strip lies in */
     int64_t head, kv_head;
     bool first_keys, first_queries; /* no other pair of the level has had them */
-    int64_t stride;                 /* between rows: D, rounded up to whole vectors */
-    float *k;                       /* (key_tile, stride) */
-    float *kt, *vt, *dkt, *dvt;     /* (panels, D, LANES) */
-    struct backward_queries block;  /* (block_rows, ...) of all queries of the pair, */
-    struct backward_queries tile;   /* (QUERY_TILE, ...) and of the tile in turn */
-    float *p, *kept, *factors;      /* (GROUP_PANELS, QUERY_TILE, LANES) */
-    float *sums;                    /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
-    float *rows;                    /* (LANES, stride) */
-    struct ahead *ahead;            /* for q, dout and out */
-    struct uncovered_place *place;  /* in dq, dk and dv */
+    bool last;      /* all rows belong to one pair of the level, and no later level adds to them */
+    int64_t stride; /* between rows: D, rounded up to whole vectors */
+    float *k;       /* (key_tile, stride) */
+    float *kt, *vt, *dkt, *dvt;    /* (panels, D, LANES) */
+    struct backward_queries block; /* (block_rows, ...) of all queries of the pair, */
+    struct backward_queries tile;  /* (QUERY_TILE, ...) and of the tile in turn */
+    float *p, *kept, *factors;     /* (GROUP_PANELS, QUERY_TILE, LANES) */
+    float *sums;                   /* (2, QUERY_TILE, VLEN) rows of P * dP and P */
+    float *rows;                   /* (LANES, stride) */
+    struct ahead *ahead;           /* for q, dout and out */
+    struct uncovered_place *place; /* in dq, dk and dv */
 };
 
 static int64_t backward_lay_out(struct backward_unit *unit, struct backward *job, float *base) {
@@ -209,8 +210,11 @@ ALWAYS_INLINE void add_transposed(int vecs, const struct backward_unit *unit,
                                   const struct backward_sum *sum) {
     for (int64_t d = 0; d < unit->job->pattern.width; d += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
+        struct lines bare =
+            uncovered_lines(&unit->job->uncovered, unit->place, lines_in(sum->queries));
         clear_block(acc, vecs);
-        multiply_add(acc, vecs, sum->rows + d, 1, unit->stride, sum->p, LANES, sum->queries);
+        multiply_add_clearing(acc, vecs, sum->rows + d, 1, unit->stride, sum->p, LANES,
+                              sum->queries, bare);
         add_block(sum->sum + d * LANES, LANES, acc, vecs);
     }
 }

@@ -145,8 +145,11 @@ ALWAYS_INLINE void add_values(int vecs, const struct forward_unit *unit,
     int64_t width = unit->job->pattern.width;
     for (int64_t d = 0; d < width; d += BLOCK) {
         vec acc[BLOCK][MAX_VECS];
+        struct lines bare =
+            uncovered_lines(&unit->job->uncovered, unit->place, lines_in(tile->plain_keys));
         clear_block(acc, vecs);
-        multiply_add(acc, vecs, unit->v + d, 1, width, unit->p, LANES, tile->plain_keys);
+        multiply_add_clearing(acc, vecs, unit->v + d, 1, width, unit->p, LANES, tile->plain_keys,
+                              bare);
         FOR_BLOCK(i, j, vecs) {
             float *o = tile->o + (d + i) * LANES + j * VLEN;
             vec_store(o, vec_load(o) * vec_load(unit->shrink + j * VLEN) + acc[i][j]);

@@ -145,9 +145,13 @@ struct lines {
     int64_t count;
 };
 
+/* Of the depth of a product, to a line that is cleared meanwhile: with fewer, memory does not keep
+ * up; with more, not all zeros are written by the end of a backward pass at rate 16. */
+enum { ROWS_PER_LINE = 3 };
+
 /* How many lines multiply_add_clearing() may clear. */
 static inline int64_t lines_in(int64_t depth) {
-    return depth / 2;
+    return depth / ROWS_PER_LINE;
 }
 
 /* The same, clearing lines meanwhile: one by one, as the loads after a burst of stores wait until
@@ -155,12 +159,12 @@ static inline int64_t lines_in(int64_t depth) {
 ALWAYS_INLINE void multiply_add_clearing(vec acc[BLOCK][MAX_VECS], int vecs, const float *a,
                                          int64_t a_row, int64_t a_step, const float *b,
                                          int64_t b_step, int64_t depth, struct lines lines) {
-    for (int64_t line = 0; line < lines.count; line++, a += 2 * a_step, b += 2 * b_step) {
+    for (int64_t line = 0; line < lines.count; line++) {
         stream_zero_line(lines.begin + line * LINE);
-        multiply_add_row(acc, vecs, a, a_row, b);
-        multiply_add_row(acc, vecs, a + a_step, a_row, b + b_step);
+        for (int i = 0; i < ROWS_PER_LINE; i++, a += a_step, b += b_step)
+            multiply_add_row(acc, vecs, a, a_row, b);
     }
-    multiply_add(acc, vecs, a, a_row, a_step, b, b_step, depth - 2 * lines.count);
+    multiply_add(acc, vecs, a, a_row, a_step, b, b_step, depth - ROWS_PER_LINE * lines.count);
 }
 
 ALWAYS_INLINE void clear_block(vec acc[BLOCK][MAX_VECS], int vecs) {

@@ -10,7 +10,7 @@
 
 enum {
     MAX_UNCOVERED = 3,       /* tensors */
-    UNCOVERED_ROWS = 16,     /* of a chunk, which a thread takes at once */
+    UNCOVERED_ROWS = 64,     /* of a chunk, which a thread takes at once */
     UNCOVERED_HEADS = 64,    /* likewise, at most */
     UNCOVERED_PER_GRAIN = 8, /* chunks, of those left when the arithmetic is done */
 };
@@ -152,9 +152,8 @@ static bool uncovered_find(const struct uncovered *all, struct uncovered_place *
     return true;
 }
 
-/* Cache lines to be cleared, beside the arithmetic on a block. */
 static __attribute__((noinline)) struct lines
-uncovered_lines(struct uncovered *all, struct uncovered_place *place, int64_t most) {
+uncovered_next(struct uncovered *all, struct uncovered_place *place, int64_t most) {
     while (place->next == place->last)
         if (!uncovered_find(all, place) && !uncovered_take(all, place)) return (struct lines){0};
     char *begin = place->next;
@@ -164,6 +163,12 @@ uncovered_lines(struct uncovered *all, struct uncovered_place *place, int64_t mo
         return (struct lines){begin, bytes / LINE};
     memset(begin, 0, (size_t)bytes); /* they share lines with other rows */
     return (struct lines){0};
+}
+
+/* Cache lines to be cleared, beside the arithmetic on a block. */
+static inline struct lines uncovered_lines(struct uncovered *all, struct uncovered_place *place,
+                                           int64_t most) {
+    return all->chunks > 0 ? uncovered_next(all, place, most) : (struct lines){0};
 }
 
 /* At the end of a task: no other thread has the chunk. */

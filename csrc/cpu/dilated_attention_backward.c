@@ -100,6 +100,8 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
     struct ahead ahead = {0};
     struct uncovered_place place = {0};
     struct backward_unit unit = {.ahead = &ahead, .place = &place};
+    unit.last = step->key_blocks == 1 && group == 1 && job->args->dq->dtype == LNET_FLOAT32 &&
+                step->level + 1 == pattern->dilation->segment_lengths.count;
     backward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
     for (int64_t task = begin; task < end; task++) {
         int64_t i = task % step->units, number = task / step->units;
