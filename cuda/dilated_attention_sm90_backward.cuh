@@ -44,9 +44,9 @@ struct backward : problem {
 /* Of an element of dq, dk and dv: float32, or the dtype of the inputs. */
 template <bool float32> constexpr int gradient_bytes = float32 ? 4 : 2;
 
-/* Counters: items taken, chunks of rounding taken, groups of 32 rows taken for zeros, then of each slot
- * the chunks rounded, the items of sparser levels that are done, and those of the densest level in
- * each block. */
+/* Counters, cleared by `prepare`: items taken, chunks of rounding taken, groups of 32 rows taken for
+ * zeros, then of each slot the chunks rounded, the items of sparser levels that are done, and those
+ * of the densest level in each block. */
 enum { MOST_SLOTS = 3, MOST_BLOCKS = 64 };
 
 __host__ __device__ __forceinline__ int rounded_counter(const backward &p, int slot) {

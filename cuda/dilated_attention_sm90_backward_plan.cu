@@ -102,6 +102,7 @@ void cut_groups(backward &p, int processors) {
 const int64_t COUNTER_BYTES = 1024;
 static_assert((3 + MOST_SLOTS * (2 + MOST_BLOCKS)) * sizeof(uint32_t) <= COUNTER_BYTES,
               "counters of all slots");
+static_assert(COUNTER_BYTES % sizeof(float4) == 0, "cleared by sixteen bytes, as the sums are");
 
 /* Counters and sums; then the stats. */
 int64_t zero_bytes(const backward &p) {

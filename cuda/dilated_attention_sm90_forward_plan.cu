@@ -145,6 +145,7 @@ lnet_status lnet_sm90_serves(bool *serves, const lnet_tensor *q, const lnet_dila
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, stream->device));
     *serves = major == 9 && strcmp(kernels, "sm90") == 0 && q->dtype != LNET_FLOAT32 &&
               q->shape[3] <= 128 && q->shape[1] < 1 << 30 &&
+              q->shape[2] * q->shape[3] < 1 << 28 && /* a row's bytes in 32 bits */
               dilation->segment_lengths.count <= MAX_LEVELS && dilation->dropout == 0;
 fail:
     return status;

@@ -54,8 +54,8 @@ __device__ __forceinline__ void send_zeros(char *row, uint32_t empty, int head_b
 }
 
 /* One of `warps` warps of the grid. Zeros for rows (B, N, H, D) of `tensors` that no level covers,
- * an element being `bytes`, from `zero_bytes` of them in shared memory: with stores of its own a
- * warp takes several times as long. `at_once` rows of a warp are sent once those sent `ahead` times
+ * an element being `bytes`, from `zero_bytes` of them in shared memory: stores take longer where
+ * tiles do (cuda/dev/NOTES.md; the backward stores). `at_once` rows of a warp are sent once those sent `ahead` times
  * before are written: more on their way keep loads of keys waiting. Calls
  * f(batch, row, first, heads) with them too: bit i stands for head `first` + i. */
 template <int at_once, int ahead, int bytes, int count, typename F>

@@ -1,5 +1,5 @@
-/* Zeros for rows that take part on no level, as `write_uncovered` sends them, by stores of warps that
- * have time beside the tiles: the copy engine keeps its loads waiting behind them. */
+/* Zeros for rows that take part on no level, as `write_uncovered` sends them, by stores of warps
+ * that have time beside the tiles: the copy engine keeps its loads waiting behind them. */
 #ifndef LNET_DILATED_ATTENTION_SM90_UNCOVERED_STORES_CUH
 #define LNET_DILATED_ATTENTION_SM90_UNCOVERED_STORES_CUH
 
@@ -37,7 +37,7 @@ __device__ __forceinline__ void take_uncovered(const problem &p, uint32_t *taken
 
 /* Zeros for those heads of `tensors`, whose elements have so many bytes. A store of
  * the warp writes a few heads, `whole` where they are its 512 bytes. The loops are lean, as one or
- * two warps of a processor have to keep up with the memory. After `fence_rows` rows, if not 0, what
+ * two warps of a processor have to keep up with the memory. After `fence_rows` rows what
  * was stored is waited for: the fewer zeros on their way, the sooner come the tiles' loads. */
 template <int bytes, int fence_rows, bool whole, int count>
 __device__ __forceinline__ void store_zeros(const problem &p, uint32_t *taken,
@@ -75,8 +75,7 @@ __device__ __forceinline__ void store_zeros(const problem &p, uint32_t *taken,
             }
 #pragma unroll
             for (int k = 0; k < count; k++) to[k] += pitch;
-            if constexpr (fence_rows > 0)
-                if ((row + 1) % fence_rows == 0) asm volatile("fence.acq_rel.gpu;" ::: "memory");
+            if ((row + 1) % fence_rows == 0) asm volatile("fence.acq_rel.gpu;" ::: "memory");
         }
     });
 }

@@ -26,7 +26,11 @@ ax.plot([0, SIZE])
 plt.show()
 
 # %%
-print("size", SIZE)
+def scaled(x: int):
+    return x
+
+
+print("size", SIZE, scaled.__annotations__)
 SIZE, DEVICE
 
 # %%
@@ -55,7 +59,7 @@ def bench(folder, *more):
 def test_what_a_notebook_prints_and_shows(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     cells.run(folder / "toy.py", "cuda", tmp_path)
-    assert capsys.readouterr().out == "size 3\n(3, 'cuda')\n"
+    assert capsys.readouterr().out == "size 3 {'x': <class 'int'>}\n(3, 'cuda')\n"
     assert (tmp_path / "toy_1.png").stat().st_size > 1000
     assert (tmp_path / "toy_2.png").read_bytes() == b"bytes of a picture"
 
@@ -65,9 +69,10 @@ def test_runs_are_kept_and_failures_shown(folder, tmp_path, capsys):
     assert bench(folder, "--save", results) == 0
     [record] = map(json.loads, (results / "notebooks_cpu.jsonl").open())
     assert record["notebook"] == "toy"
-    assert record["output"] == "size 2\n(2, 'cpu')\n"
+    assert record["output"] == "size 2 {'x': <class 'int'>}\n(2, 'cpu')\n"
     text = (results / "notebooks_cpu.txt").read_text()
-    assert text.endswith(f"toy  {record['seconds']:7.0f}\n\n== toy\n\nsize 2\n(2, 'cpu')\n")
+    assert f"toy  {record['seconds']:7.0f}\n\n== toy\n\n" in text
+    assert text.endswith("size 2 {'x': <class 'int'>}\n(2, 'cpu')\n")
 
     (folder / "bad.py").write_text('# %%\nDEVICE = "cpu"\n\n# %%\nprint("here")\n\n1 / 0\n')
     capsys.readouterr()

@@ -159,6 +159,18 @@ def test_an_update_has_the_same_text_in_all_runs(data, tmp_path):
         SharedBatches(source, 3, 256, 512, 0)
 
 
+def test_texts_that_are_too_short(data, tmp_path):
+    size = (data / "validation.txt").stat().st_size
+    (data / "validation.txt").write_bytes(bytes(TINY.longest + 1))
+    with pytest.raises(DataError, match="513 bytes, expected at least two windows of 512"):
+        open_text(data, tmp_path, TINY)
+    (data / "train.txt").write_bytes(bytes(size))
+    with pytest.raises(DataError, match=rf"train\.txt: {size} bytes, expected at least 2561"):
+        open_text(data, tmp_path, TINY)
+    with pytest.raises(DataError, match=r"nowhere/train\.txt: cannot be read: No such file"):
+        open_text(data.parent / "nowhere", tmp_path, TINY)
+
+
 # Blockwise attention
 
 

@@ -12,7 +12,7 @@ enum {
     MAX_UNCOVERED = 3,       /* tensors */
     UNCOVERED_ROWS = 64,     /* of a chunk, which a thread takes at once */
     UNCOVERED_HEADS = 64,    /* likewise, at most */
-    UNCOVERED_PER_GRAIN = 8, /* chunks, of those left when the arithmetic is done */
+    UNCOVERED_PER_GRAIN = 2, /* chunks, of those left when the arithmetic is done */
 };
 
 /* What the threads share. */

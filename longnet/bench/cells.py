@@ -58,10 +58,12 @@ def run(path: Path, device: str, figures: Path) -> None:
     for cell in cells(on_device(path.read_text(), device, path)):
         body = ast.parse(cell, path).body
         last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
-        exec(compile(ast.Module(body, []), path, "exec"), names)
+        exec(compile(ast.Module(body, []), path, "exec", dont_inherit=True), names)
         value = None
         if last is not None:
-            value = eval(compile(ast.Expression(last.value), path, "eval"), names)
+            value = eval(
+                compile(ast.Expression(last.value), path, "eval", dont_inherit=True), names
+            )
         shown.figures()
         if value is not None:
             shown.value(value)

@@ -11,6 +11,7 @@ import numpy as np
 
 import longnet
 from longnet import _core
+from longnet.errors import DeviceError
 
 # NumPy's BLAS threads may spin for a while after a product, and would share the processors.
 REST_SECONDS, MOST_RESTS = 0.02, 50
@@ -95,8 +96,16 @@ def processor() -> str:
 
 
 def gpu_hardware() -> dict[str, object]:
-    """What numbers of the first GPU depend on."""
-    _, _, details = _core.cuda_status()
+    """What numbers of the first GPU depend on.
+
+    Raises
+    ------
+    DeviceError
+        There is none.
+    """
+    _, reason, details = _core.cuda_status()
+    if not details["devices"]:
+        raise DeviceError(f"found no GPU ({reason}), expected one")
     return {
         "gpu": details["devices"][0]["name"],
         "driver": driver(),

@@ -55,6 +55,9 @@ def describe(scale: Scale, records: Mapping[str, Record]) -> list[str]:
         f"{' and '.join(parameters)} parameters, xPos, bytes",
         f"{scale.steps:,} steps of {scale.step_tokens:,} bytes of the same {scale.tokens:,}; "
         f"1K is {scale.unit:,} bytes",
+        "an update has the same text in all runs"
+        if scale.same_batches
+        else "each run shuffles sequences of its own length",
         f"scored: {windows} windows of {scale.longest:,} bytes, at every length",
     ]
 

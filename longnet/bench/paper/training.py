@@ -48,7 +48,7 @@ class SharedBatches(Batches):
 
 
 class Run(Trainer):
-    """A training of a comparison.
+    """A training whose batches are `SharedBatches`.
 
     Parameters
     ----------
