@@ -100,7 +100,7 @@ def run(path: Path, device: str, figures: Path | None) -> tuple[float, str, str 
         folder.mkdir(parents=True, exist_ok=True)
         begin = perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "longnet.bench.cells", path, device, folder],
+            [sys.executable, "-P", "-m", "longnet.bench.cells", path, device, folder],
             env={**os.environ, "MPLBACKEND": "Agg"},
             capture_output=True,
             text=True,
