@@ -1,5 +1,5 @@
-/* Dilated attention, backward, on sm_90a: one pass for delta, then one launch for all levels.
- * Equations: csrc/ops/dilated_attention.h. */
+/* Dilated attention, backward, on sm_90a: one pass for delta, which clears
+ * counters and sums, then one launch for all levels. Equations: csrc/ops/dilated_attention.h. */
 #include "cuda/dilated_attention_sm90_backward_consume.cuh"
 #include "cuda/dilated_attention_sm90_backward_plan.cuh"
 #include "cuda/dilated_attention_sm90_backward_queries.cuh"

@@ -63,7 +63,7 @@ struct problem {
     int32_t groups, row_groups, head_groups; /* all; in a batch item, along rows and heads */
     int32_t item_count;
     int32_t slots;      /* groups that the scratch holds */
-    uint32_t *counters; /* zero at the launch */
+    uint32_t *counters; /* zero when tiles begin */
 };
 
 struct forward : problem {
