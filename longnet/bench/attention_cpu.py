@@ -208,7 +208,7 @@ def run(repeats: int, long: bool, folder: str | None) -> int:
     add(min(repeats, 3), Case("paper", paper, SHORT, PAPER_HEADS))
     if long:
         add(repeats, Case(long_name(SHORT), paper, SHORT, LONG_HEADS))
-        add(1, Case(long_name(LONG), paper, LONG, LONG_HEADS))
+        add(min(repeats, 3), Case(long_name(LONG), paper, LONG, LONG_HEADS))
 
     facts = header(device.name, device.hardware())
     publish("attention", facts, table(rows), map(asdict, rows), folder)

@@ -101,14 +101,18 @@ def beside_peers(shape: Shape, same_length: dict[str, str]) -> list[Run]:
 
 def rates(dim: int) -> Run:
     """Single levels with as many rows a segment."""
-    return [
-        Entry(
-            f"D {dim}, r {r}",
-            "longnet",
-            Shape(1, ROWS, 1024 // dim, dim, (LENGTH * r,), (r,)),
-        )
-        for r in RATES
-    ]
+    return [_level(f"D {dim}, r {r}", dim, LENGTH, r) for r in RATES]
+
+
+def longer(dim: int) -> Run:
+    """Single levels with four times as many rows a segment, dense and as sparse as is compared."""
+    return [_level(f"D {dim}, r {r}, w/r {4 * LENGTH}", dim, 4 * LENGTH, r) for r in (1, 16)]
+
+
+def _level(name: str, dim: int, rows: int, rate: int) -> Entry:
+    """One level of so many rows a segment, as wide for any head dim."""
+    shape = Shape(1, ROWS, 1024 // dim, dim, (rows * rate,), (rate,))
+    return Entry(name, "longnet", shape)
 
 
 def length(name: str, tokens: int, heads: int = 12, rows: int = ROWS) -> Entry:
@@ -134,7 +138,7 @@ GROUPS: dict[str, list[Run]] = {
     "powers": beside_peers(Shape(1, ROWS, 16, 128, **POWERS), BOTH),
     # seconds a call for FlashAttention-2 at that length
     "pathology": beside_peers(Shape(1, 2 * ROWS, 16, 48, **PATHOLOGY), CUDNN),
-    "rates": [rates(64), rates(128)],
+    "rates": [rates(64), rates(128), longer(64), longer(128)],
     "lengths": [
         [length(f"{n}K", n << 10) for n in (8, 16, 32, 128, 256)],
         # these two are compared: enough rows that neither how a call begins nor how it ends counts
