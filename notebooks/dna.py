@@ -325,10 +325,10 @@ if REAL and DEVICE == "cpu":
 # more.
 #
 # As to the species, LongNet knows a third of them after 32 bases, and less than half after a
-# thousand; the six Markov models are far better. They add up the evidence of each base by construction, a
-# sum that LongNet would have to learn, and has not in so few steps. The curve on the left is flat
-# too: beyond sixteen bases it uses hardly anything. That a long context is there does not mean
-# that it is used: this is why it is measured.
+# thousand; the six Markov models are far better. They add up the evidence of each base by
+# construction, a sum that LongNet would have to learn, and has not in so few steps. The curve on
+# the left is flat too: beyond sixteen bases it uses hardly anything. That a long context is there
+# does not mean that it is used: this is why it is measured.
 #
 # ## Larger, on a GPU
 #
