@@ -3,7 +3,7 @@
 GFLOP/s count the (query, key) pairs that the definition needs: 4 D a pair forward, 10 D backward.
 Each repetition times a product, forward and backward in turn, every other one the other way
 round; ratios are taken within a repetition, and medians are reported. The two rates that are
-compared are measured in turn, as a processor's speed drifts.
+compared, and the two lengths, are measured in turn, as a processor's speed drifts.
 """
 
 import sys
@@ -207,8 +207,10 @@ def run(repeats: int, long: bool, folder: str | None) -> int:
     paper = longnet.DilatedAttention(*PAPER)
     add(min(repeats, 3), Case("paper", paper, SHORT, PAPER_HEADS))
     if long:
-        add(repeats, Case(long_name(SHORT), paper, SHORT, LONG_HEADS))
-        add(min(repeats, 3), Case(long_name(LONG), paper, LONG, LONG_HEADS))
+        add(
+            min(repeats, 3),
+            *(Case(long_name(tokens), paper, tokens, LONG_HEADS) for tokens in (SHORT, LONG)),
+        )
 
     facts = header(device.name, device.hardware())
     publish("attention", facts, table(rows), map(asdict, rows), folder)
