@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--long",
         action="store_true",
-        help=f"cpu: also compare {attention_cpu.LONG:,} tokens with {attention_cpu.SHORT:,}",
+        help=f"cpu: also compare {attention_cpu.LONG:,} tokens with {attention_cpu.SHORT:,}; "
+        "takes about 7 GB of memory",
     )
     parser.add_argument(
         "--only",

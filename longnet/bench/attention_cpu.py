@@ -28,7 +28,7 @@ LEVEL_RATES = 1, 2, 4, 8, 16, 64
 COMPARED_RATES = 1, 16
 LEVEL_HEADS = 8
 
-# The paper's configuration; the long comparison has few heads so that it ends within a minute.
+# The paper's configuration; the long comparison has few heads so that it ends within minutes.
 PAPER = (2048, 4096, 8192, 16384, 32768), (1, 2, 4, 6, 12)
 PAPER_HEADS, LONG_HEADS = 12, 2
 SHORT, LONG = 65_536, 1_048_576
