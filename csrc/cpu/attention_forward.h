@@ -24,6 +24,7 @@ struct forward {
     const struct lnet_dilated_attention_args *args;
     struct attention_pattern pattern;
     int64_t block_rows, block_slots, blocks, group; /* slots: rows of a block that are covered */
+    int64_t units;                                  /* blocks of all heads */
     float scale;                                    /* of scores, as powers of 2 */
     struct uncovered uncovered;
     float *scratch; /* (workers, scratch_floats) */
@@ -34,7 +35,8 @@ struct forward {
 struct forward_unit {
     struct forward *job;
     int64_t batch_item, head, begin, end;
-    int32_t *slot; /* (rows,) where a row's sums are, -1 for none */
+    int32_t *slot;    /* (rows,) where a row's sums are, -1 for none */
+    int32_t *covered; /* (slots,) whose they are: a row from `begin` */
     int32_t slots;
     float *sum, *top, *total, *zeros; /* by slot: O (rows, D) and softmax so far; keys of zeros */
     float *q, *o;                     /* (group, D, LANES) */
@@ -60,6 +62,7 @@ static int64_t forward_lay_out(struct forward_unit *unit, struct forward *job, f
     int64_t used = 0, width = job->pattern.width, slots = job->block_slots;
     unit->job = job;
     unit->slot = (int32_t *)carve(base, &used, job->block_rows);
+    unit->covered = (int32_t *)carve(base, &used, slots);
     unit->sum = carve(base, &used, slots * width);
     unit->top = carve(base, &used, slots);
     unit->total = carve(base, &used, slots);
@@ -325,13 +328,10 @@ static void finish_rows(struct forward_unit *unit) {
     int64_t size = (int64_t)lnet_dtype_size(out->dtype);
     float *lse = (float *)unit->job->args->lse->data +
                  (unit->batch_item * (pattern->heads - 1) + unit->head) * pattern->queries + before;
-    for (int64_t i = 0; i < unit->end - unit->begin; i++) {
-        int32_t slot = unit->slot[i];
+    for (int64_t i = 0; i < unit->end - unit->begin; i++) lse[i] = -INFINITY;
+    for (int32_t slot = 0; slot < unit->slots; slot++) {
+        int64_t i = unit->covered[slot];
         char *to = (char *)out->data + ((before + i) * pattern->heads + unit->head) * width * size;
-        if (slot < 0) {
-            lse[i] = -INFINITY;
-            continue;
-        }
         float top = unit->top[slot], total = unit->total[slot], shrink = 1;
         if (unit->zeros[slot] > 0) {
             float highest = top > 0 ? top : 0;

@@ -21,6 +21,7 @@ struct uncovered {
     const lnet_tensor *tensors[MAX_UNCOVERED]; /* (B, Nq, H, D), then (B, N, Hk, D) or NULL */
     int64_t chunks;                            /* of one tensor after another */
     _Atomic int64_t next;                      /* chunk that no thread has taken */
+    _Atomic int64_t units;                     /* of the arithmetic, that are not done */
 };
 
 /* Where a thread is; zeros at first. */
@@ -186,6 +187,18 @@ static lnet_status uncovered_rest(void *context, int64_t begin, int64_t end, int
     (void)worker;
     for (; begin < end && uncovered_take(all, &place); begin++) uncovered_leave(all, &place);
     return LNET_OK;
+}
+
+/* Turns, after all units of the arithmetic, for threads that find none left. */
+static int64_t uncovered_turns(const struct uncovered *all, int64_t workers) {
+    return min_int(workers, all->chunks / UNCOVERED_PER_GRAIN);
+}
+
+/* What they do until the others are done: the sparser a level, the fewer and the longer its units,
+ * and the more of the threads' time is this. */
+static void uncovered_meanwhile(struct uncovered *all, struct uncovered_place *place) {
+    while (atomic_load(&all->units) > 0 && !lnet_parallel_ends() && uncovered_take(all, place))
+        uncovered_leave(all, place);
 }
 
 /* When the arithmetic is done. */

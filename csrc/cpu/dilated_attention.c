@@ -21,9 +21,11 @@ typedef void visitor(struct forward_unit *unit, const struct attention_strip *st
 static void give_slots(struct forward_unit *unit, const struct attention_strip *strip,
                        int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++) {
-        int32_t *slot = &unit->slot[strip->first + j * strip->step - unit->begin];
+        int64_t row = strip->first + j * strip->step - unit->begin;
+        int32_t *slot = &unit->slot[row];
         if (*slot >= 0) continue;
         *slot = unit->slots++;
+        unit->covered[*slot] = (int32_t)row;
         unit->top[*slot] = -INFINITY;
         unit->total[*slot] = unit->zeros[*slot] = 0;
     }
@@ -66,7 +68,8 @@ static void visit_unit(struct forward_unit *unit, visitor *visit) {
     }
 }
 
-/* Units [begin, end); heads change fastest, and later blocks, which see more, come first. */
+/* Units [begin, end); heads change fastest, and later blocks, which see more, come first. After
+ * the last unit: uncovered_turns(). */
 static lnet_status attend_units(void *context, int64_t begin, int64_t end, int worker) {
     struct forward *job = context;
     const struct attention_pattern *pattern = &job->pattern;
@@ -74,7 +77,7 @@ static lnet_status attend_units(void *context, int64_t begin, int64_t end, int w
     struct uncovered_place place = {0};
     struct forward_unit unit = {.ahead = &ahead, .place = &place};
     forward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = begin; i < min_int(end, job->units); i++) {
         int64_t block = job->blocks - 1 - i / pattern->heads % job->blocks;
         unit.head = i % pattern->heads;
         unit.batch_item = i / pattern->heads / job->blocks;
@@ -86,8 +89,10 @@ static lnet_status attend_units(void *context, int64_t begin, int64_t end, int w
         visit_unit(&unit, give_slots);
         visit_unit(&unit, attend_queries);
         finish_rows(&unit);
+        atomic_fetch_sub(&job->uncovered.units, 1);
     }
     uncovered_leave(&job->uncovered, &place);
+    if (end > job->units) uncovered_meanwhile(&job->uncovered, &place);
     return LNET_OK;
 }
 
@@ -102,18 +107,21 @@ static int64_t most_covered(const struct attention_pattern *pattern, int64_t row
     return dilation->cu_seqlens != NULL ? rows : min_int(most, rows);
 }
 
-/* Sets the rows of a block: as many as make full groups of query tiles on the sparsest level,
- * unless that is too much memory, too few blocks, or blocks that take too long. */
+/* Sets the rows of a block: as many as make full groups of query tiles on the sparsest level, or
+ * one of its segments where these are shorter, unless that is too much memory, too few blocks, or
+ * blocks that take too long. */
 static void choose_block_rows(struct forward *job, int64_t workers) {
     const struct attention_pattern *pattern = &job->pattern;
     const struct lnet_dilation *dilation = pattern->dilation;
     struct forward_unit unit;
-    int64_t longest = longest_sequence(pattern), sparsest = 1;
+    int64_t longest = longest_sequence(pattern), sparsest = 1, segment = 0;
     double keys = 0; /* that a row sees, on average */
     for (int64_t i = 0; i < dilation->segment_lengths.count; i++) {
         int64_t w = min_int(dilation->segment_lengths.items[i], longest);
         int64_t r = dilation->dilation_rates.items[i];
+        if (min_int(r, w) > sparsest) segment = 0;
         sparsest = max_int(sparsest, min_int(r, w));
+        if (min_int(r, w) == sparsest) segment = max_int(segment, w);
         keys += (double)w / (double)r / (double)r;
     }
     int64_t group = job->group * LANES, heads = pattern->batch * pattern->heads;
@@ -121,7 +129,8 @@ static void choose_block_rows(struct forward *job, int64_t workers) {
                           (pattern->queries * pattern->heads + pattern->rows * pattern->kv_heads) *
                           2;
     int64_t size = (int64_t)lnet_dtype_size(job->args->q->dtype) * pattern->width;
-    for (int64_t rows = group * sparsest;; rows = ceil_div(rows, 2)) {
+    for (int64_t rows = min_int(group * sparsest, max_int(group, segment));;
+         rows = ceil_div(rows, 2)) {
         job->block_rows = max_int(rows, LANES);
         job->block_slots = most_covered(pattern, job->block_rows);
         job->blocks = ceil_div(pattern->queries, job->block_rows);
@@ -151,7 +160,9 @@ lnet_status LNET_CPU(dilated_attention)(const struct lnet_dilated_attention_args
         lnet_alloc((void **)&job.scratch, workers * job.scratch_floats * (int64_t)sizeof(float)));
     LNET_TRY(attention_pattern_offsets(&job.pattern));
     uncovered_begin(&job.uncovered, &job.pattern);
-    LNET_TRY(lnet_parallel_for_workers(job.pattern.batch * job.pattern.heads * job.blocks, 1,
+    job.units = job.pattern.batch * job.pattern.heads * job.blocks;
+    atomic_init(&job.uncovered.units, job.units);
+    LNET_TRY(lnet_parallel_for_workers(job.units + uncovered_turns(&job.uncovered, workers), 1,
                                        workers, attend_units, &job));
     LNET_TRY(uncovered_end(&job.uncovered));
 fail:

@@ -28,6 +28,7 @@ struct backward_step {
     int64_t level, block;       /* rows of a block */
     int64_t blocks, key_blocks; /* of the strip with most: of queries, of keys */
     int64_t units;              /* pairs of blocks of one step */
+    int64_t tasks;              /* pairs of all steps */
     _Atomic int64_t *done;      /* (units,) steps that a block of queries is through with */
     int64_t first_sequence, end_sequence;
     int64_t *segments; /* (sequences + 1,) of this level, before each sequence of the wave */
@@ -91,6 +92,7 @@ static bool wait_for(const struct backward_step *step, int64_t unit, int64_t ste
     return true;
 }
 
+/* Tasks [begin, end): pairs of blocks, a step's after another's, and then uncovered_turns(). */
 static lnet_status show_units(void *context, int64_t begin, int64_t end, int worker) {
     const struct backward_step *step = context;
     struct backward *job = step->job;
@@ -103,7 +105,8 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
     unit.last = step->key_blocks == 1 && group == 1 && job->args->dq->dtype == LNET_FLOAT32 &&
                 step->level + 1 == pattern->dilation->segment_lengths.count;
     backward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
-    for (int64_t task = begin; task < end; task++) {
+    int64_t last = min_int(end, step->tasks);
+    for (int64_t task = begin; task < last; task++) {
         int64_t i = task % step->units, number = task / step->units;
         int64_t query = i % step->blocks, segment = i / step->blocks / kv_heads;
         int64_t low = step->first_sequence, high = step->end_sequence - 1;
@@ -148,6 +151,8 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
             atomic_store_explicit(&step->done[i], number + 1, memory_order_release);
     }
     uncovered_leave(&job->uncovered, &place);
+    atomic_fetch_sub(&job->uncovered.units, max_int(0, last - begin));
+    if (end > last) uncovered_meanwhile(&job->uncovered, &place);
     return LNET_OK;
 }
 
@@ -193,8 +198,12 @@ static lnet_status show_level(struct backward_step *step) {
         LNET_TRY(lnet_alloc((void **)&step->done, step->units * (int64_t)sizeof *step->done));
         for (int64_t i = 0; i < step->units; i++) atomic_init(&step->done[i], 0);
     }
-    LNET_TRY(lnet_parallel_for_workers(step->units * step->key_blocks, max_int(1, MIN_BLOCK / rows),
-                                       job->workers, show_units, step));
+    step->tasks = step->units * step->key_blocks;
+    atomic_init(&job->uncovered.units, step->tasks);
+    int64_t grain = max_int(1, MIN_BLOCK / rows);
+    int64_t turns = uncovered_turns(&job->uncovered, job->workers);
+    LNET_TRY(lnet_parallel_for_workers(step->tasks + turns * grain, grain, job->workers, show_units,
+                                       step));
 fail:
     lnet_free((void *)step->done);
     step->done = NULL;
