@@ -169,6 +169,20 @@ def test_every_uncovered_row_is_written(rng, pattern, heads, kv_heads, dim, cut)
     assert max(errors.values()) < 1e-5, errors
 
 
+@pytest.mark.parametrize("gradient", ["exact", "detached"])
+@pytest.mark.parametrize("pattern", [Pattern((2048,), (64,)), Pattern((64, 3000), (32, 60))])
+def test_threads_without_a_segment_clear_rows(rng, restore_threads, pattern, gradient):
+    """Few segments of few rows, many uncovered ones, on more threads than there are segments."""
+    case = make_case(rng, replace(pattern, gradient=gradient), 3000, heads=3, kv_heads=3, dim=64)
+    expected, runs = case.expected(), []
+    for threads in (1, 2, 8, 16):
+        longnet.set_num_threads(threads)
+        runs.append(over_nan(case))
+        assert_same(runs[-1], runs[0])
+    errors = case.errors(runs[0], expected)
+    assert max(errors.values()) < 1e-5, errors
+
+
 def test_read_only_inputs(rng):
     case = make_case(rng, lengths=np.array([90]))
     expected = case.computed()
