@@ -12,7 +12,7 @@ enum {
     MAX_UNCOVERED = 3,       /* tensors */
     UNCOVERED_ROWS = 64,     /* of a chunk, which a thread takes at once */
     UNCOVERED_HEADS = 64,    /* likewise, at most */
-    UNCOVERED_PER_GRAIN = 2, /* chunks, of those left when the arithmetic is done */
+    UNCOVERED_PER_GRAIN = 2, /* chunks that a thread is called for when it has no arithmetic */
 };
 
 /* What the threads share. */
@@ -189,7 +189,7 @@ static lnet_status uncovered_rest(void *context, int64_t begin, int64_t end, int
     return LNET_OK;
 }
 
-/* Turns, after all units of the arithmetic, for threads that find none left. */
+/* Turns that a parallel loop has after its units, for threads that find none left. */
 static int64_t uncovered_turns(const struct uncovered *all, int64_t workers) {
     return min_int(workers, all->chunks / UNCOVERED_PER_GRAIN);
 }

@@ -105,8 +105,8 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
     unit.last = step->key_blocks == 1 && group == 1 && job->args->dq->dtype == LNET_FLOAT32 &&
                 step->level + 1 == pattern->dilation->segment_lengths.count;
     backward_lay_out(&unit, job, job->scratch + worker * job->scratch_floats);
-    int64_t last = min_int(end, step->tasks);
-    for (int64_t task = begin; task < last; task++) {
+    int64_t pairs_end = min_int(end, step->tasks);
+    for (int64_t task = begin; task < pairs_end; task++) {
         int64_t i = task % step->units, number = task / step->units;
         int64_t query = i % step->blocks, segment = i / step->blocks / kv_heads;
         int64_t low = step->first_sequence, high = step->end_sequence - 1;
@@ -151,8 +151,8 @@ static lnet_status show_units(void *context, int64_t begin, int64_t end, int wor
             atomic_store_explicit(&step->done[i], number + 1, memory_order_release);
     }
     uncovered_leave(&job->uncovered, &place);
-    atomic_fetch_sub(&job->uncovered.units, max_int(0, last - begin));
-    if (end > last) uncovered_meanwhile(&job->uncovered, &place);
+    atomic_fetch_sub(&job->uncovered.units, max_int(0, pairs_end - begin));
+    if (end > pairs_end) uncovered_meanwhile(&job->uncovered, &place);
     return LNET_OK;
 }
 
